@@ -1,0 +1,198 @@
+/* octavo: the library API. An engine loads one checkpoint and serves requests on its own thread; a caller submits
+ * token ids and pulls events. All functions are safe to call from any thread unless a comment says otherwise.
+ * Names follow vLLM (SamplingParams, request, logprobs); units and ranges stand beside each field. */
+#ifndef OCTAVO_OCTAVO_H
+#define OCTAVO_OCTAVO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define OCTAVO_API __attribute__((visibility("default")))
+#else
+#define OCTAVO_API
+#endif
+
+/* ---- errors ------------------------------------------------------------------------------------------------ */
+
+/* Every fallible function returns 0 or one of these, and fills *err when err is not NULL. */
+enum octavo_status {
+    OCTAVO_OK = 0,
+    OCTAVO_EINVAL = -1,       /* the caller's input is wrong: HTTP 400 */
+    OCTAVO_EUNSUPPORTED = -2, /* well formed, but octavo does not do it */
+    OCTAVO_ENOMEM = -3,       /* memory that a size asked for is not there */
+    OCTAVO_EIO = -4,          /* a file cannot be read */
+    OCTAVO_EBUSY = -5,        /* shutting down or overloaded: HTTP 503, try again */
+    OCTAVO_EINTERNAL = -6,    /* a bug or a dead engine: HTTP 500 */
+};
+
+struct octavo_error {
+    int code;         /* enum octavo_status */
+    char param[40];   /* name of the field that is wrong, or "" */
+    char msg[1024];   /* what, where, and what to do; one line, no newline */
+};
+
+/* ---- engine ------------------------------------------------------------------------------------------------ */
+
+struct octavo_engine;
+struct octavo_request;
+
+struct octavo_engine_options {
+    const char *model;             /* folder of a checkpoint */
+    const char *load_format;       /* "auto" (safetensors) or "dummy" (random weights from config.json alone) */
+    const char *kv_cache_dtype;    /* "auto" (the checkpoint's), "bfloat16", "float16", "float32" */
+    const char *isa;               /* "auto", or a tier to stay at: "ref", "avx2", "avx512" */
+    uint64_t seed;                 /* of dummy weights, and of requests that bring no seed when seeded is set */
+    bool skip_tokenizer_init;      /* no tokenizer files are needed or read */
+    int64_t max_model_len;         /* tokens of one request, prompt and output; 0: what the checkpoint allows */
+    int max_num_seqs;              /* requests that run at once; 0: 128 */
+    int max_num_batched_tokens;    /* token budget of one step; 0: 2048 */
+    int block_size;                /* tokens in a KV block, a multiple of 32; 0: 32 */
+    int64_t kv_cache_memory_bytes; /* 0: at most 4 GiB, less when max_num_seqs full requests need less */
+    int num_threads;               /* compute workers; 0: one per usable core */
+    int max_logprobs;              /* most logprobs a request may ask for; -1: the whole vocabulary */
+    /* Called during octavo_engine_open on the calling thread; done and total in bytes. May be NULL. */
+    void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
+    void *progress_arg;
+};
+
+/* Sampling of one request; ranges as vLLM checks them. */
+struct octavo_sampling_params {
+    float temperature;        /* >= 0; below 1e-5 is greedy */
+    float top_p;              /* (0, 1] */
+    int32_t top_k;            /* 0 or -1: off; else >= 1 */
+    float min_p;              /* [0, 1] */
+    float presence_penalty;   /* [-2, 2], over output tokens */
+    float frequency_penalty;  /* [-2, 2], over output tokens */
+    float repetition_penalty; /* (0, 100], over prompt and output tokens; 1: off */
+    bool seeded;              /* seed below is set; otherwise each request draws its own */
+    int64_t seed;
+    int64_t max_tokens;       /* output tokens; -1: the rest of max_model_len; 0: only with prompt_logprobs (echo) */
+    int64_t min_tokens;       /* no stop token is sampled before this many */
+    bool ignore_eos;
+    const int32_t *stop_token_ids; /* (num_stop_token_ids), copied */
+    size_t num_stop_token_ids;
+    int32_t logprobs;         /* top logprobs for each output token besides its own; -1: whole vocabulary; -2: none */
+    int32_t prompt_logprobs;  /* the same for prompt tokens */
+    const int32_t *logit_bias_ids; /* (num_logit_bias), copied */
+    const float *logit_bias;       /* (num_logit_bias), clamped to [-100, 100] */
+    size_t num_logit_bias;
+};
+#define OCTAVO_LOGPROBS_NONE (-2)
+#define OCTAVO_LOGPROBS_ALL (-1)
+
+/* What an open engine is. Pointers live as long as the engine. */
+struct octavo_engine_info {
+    const char *model;          /* folder */
+    const char *architecture;   /* "Qwen3ForCausalLM" */
+    const char *isa;            /* tier in use */
+    const char *kv_cache_dtype; /* "bfloat16", ... */
+    int32_t vocab_size;         /* rows of the logits */
+    int64_t max_model_len;      /* tokens */
+    int max_num_seqs;
+    int max_num_batched_tokens;
+    int max_logprobs;
+    int num_threads;
+    int block_size;             /* tokens */
+    int64_t num_blocks;
+    int64_t kv_cache_bytes;
+    int64_t kv_bytes_per_token;
+    int64_t weights_bytes;      /* packed, in memory */
+    int64_t num_parameters;
+    double load_seconds;
+    const int32_t *eos_token_ids; /* (num_eos_token_ids): union of generation_config.json and config.json */
+    size_t num_eos_token_ids;
+    /* Sampling defaults: generation_config.json over vLLM's neutral ones; max_tokens is its max_new_tokens or -1. */
+    struct octavo_sampling_params default_sampling;
+};
+
+/* Counters since open, and gauges of this moment. */
+struct octavo_engine_stats {
+    int64_t num_requests_running;
+    int64_t num_requests_waiting;
+    double kv_cache_usage; /* 0..1 */
+    uint64_t prompt_tokens;
+    uint64_t generation_tokens;
+    uint64_t num_preemptions;
+    uint64_t requests_finished;
+    uint64_t steps;
+};
+
+OCTAVO_API const char *octavo_version(void);
+
+OCTAVO_API void octavo_engine_options_init(struct octavo_engine_options *opts);
+/* Loads the checkpoint (blocking, seconds) and starts the engine thread. */
+OCTAVO_API int octavo_engine_open(const struct octavo_engine_options *opts, struct octavo_engine **ret_engine,
+                                  struct octavo_error *err);
+/* Aborts what still runs and frees the engine. Every request must have been freed. NULL is fine. */
+OCTAVO_API void octavo_engine_close(struct octavo_engine *engine);
+OCTAVO_API const struct octavo_engine_info *octavo_engine_info(const struct octavo_engine *engine);
+OCTAVO_API void octavo_engine_get_stats(struct octavo_engine *engine, struct octavo_engine_stats *ret_stats);
+
+/* ---- requests ---------------------------------------------------------------------------------------------- */
+
+OCTAVO_API void octavo_sampling_params_init(struct octavo_sampling_params *params); /* vLLM's neutral defaults */
+
+struct octavo_request_params {
+    const int32_t *prompt_token_ids; /* (num_prompt_tokens) in 0..vocab_size-1, copied */
+    size_t num_prompt_tokens;        /* >= 1 */
+    struct octavo_sampling_params sampling;
+    /* Called on the engine thread after events were queued; must return at once and call nothing of octavo. The
+     * last call returns before octavo_request_free does. May be NULL: octavo_request_next can wait by itself. */
+    void (*notify)(void *arg);
+    void *notify_arg;
+};
+
+enum octavo_event_type {
+    OCTAVO_EVENT_PROMPT_TOKEN, /* prompt_logprobs: one for each prompt position from 1 on, in order */
+    OCTAVO_EVENT_TOKEN,        /* one output token; the last one carries finish_reason */
+    OCTAVO_EVENT_FINISHED,     /* the request ended without a further token (abort, error, max_tokens 0) */
+};
+
+enum octavo_finish_reason {
+    OCTAVO_FINISH_NONE = 0,
+    OCTAVO_FINISH_STOP,   /* an EOS or stop token: stop_token_id says which, and it is this event's token */
+    OCTAVO_FINISH_LENGTH, /* max_tokens or max_model_len */
+    OCTAVO_FINISH_ABORT,  /* octavo_request_abort or octavo_engine_close */
+    OCTAVO_FINISH_ERROR,
+};
+
+/* One logprob of log_softmax(raw logits), before penalties and temperature. rank 1 is the likeliest token. */
+struct octavo_logprob {
+    int32_t token_id;
+    float logprob;
+    int32_t rank;
+};
+
+struct octavo_event {
+    enum octavo_event_type type;
+    enum octavo_finish_reason finish_reason;
+    bool eos;                  /* FINISH_STOP by the model's EOS rather than the request's stop_token_ids */
+    int32_t token_id;          /* TOKEN, PROMPT_TOKEN */
+    int32_t position;          /* PROMPT_TOKEN: index in the prompt; TOKEN: index in the output */
+    struct octavo_logprob logprob;       /* of token_id, when logprobs were asked for */
+    const struct octavo_logprob *top;    /* (num_top), best first; valid until the next call for this request */
+    size_t num_top;
+    int32_t num_cached_tokens; /* prompt tokens whose KV came from the prefix cache */
+};
+
+/* Checks everything, copies params and queues the request. Fails with EINVAL (param set) or EBUSY. */
+OCTAVO_API int octavo_submit(struct octavo_engine *engine, const struct octavo_request_params *params,
+                             struct octavo_request **ret_request, struct octavo_error *err);
+/* Takes the next event. 1: *ret_event is filled; 0: none within timeout_ms (0: do not wait, -1: wait for ever) or the
+ * request has finished and all its events were taken. One thread at a time for one request. */
+OCTAVO_API int octavo_request_next(struct octavo_request *request, struct octavo_event *ret_event, int timeout_ms);
+/* Asks the engine to stop it, wherever it is (queued, prefilling, decoding). Returns at once; idempotent. */
+OCTAVO_API void octavo_request_abort(struct octavo_request *request);
+/* Aborts when it still runs, then frees. After return no notify call comes. NULL is fine. */
+OCTAVO_API void octavo_request_free(struct octavo_request *request);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

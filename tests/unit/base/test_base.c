@@ -1,0 +1,115 @@
+/* base/: strings, UTF-8, JSON, maps, errors. */
+#include "base/buf.h"
+#include "base/err.h"
+#include "base/json.h"
+#include "base/strmap.h"
+#include "base/utf8.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void utf8_forms(void **state)
+{
+    (void)state;
+    uint32_t cp;
+    assert_int_equal(utf8_decode("\xf0\x9f\x98\x80", 4, &cp), 4);
+    assert_int_equal(cp, 0x1f600);
+    assert_int_equal(utf8_decode("\xf0\x9f\x98", 3, &cp), UTF8_TRUNCATED);
+    assert_int_equal(utf8_decode("\xc0\x80", 2, &cp), UTF8_INVALID);     /* overlong */
+    assert_int_equal(utf8_decode("\xed\xa0\x80", 3, &cp), UTF8_INVALID); /* surrogate */
+    assert_int_equal(utf8_decode("\xf4\x90\x80\x80", 4, &cp), UTF8_INVALID);
+    assert_int_equal(utf8_bad_len("\xf0\x9f\x98x", 4), 3);
+    assert_int_equal(utf8_bad_len("\xed\xa0\x80", 3), 1);
+    assert_int_equal(utf8_incomplete_tail("ab\xe4\xbd", 4), 2);
+    assert_int_equal(utf8_incomplete_tail("ab\xe4\xbd\xa0", 5), 0);
+    assert_int_equal(utf8_incomplete_tail("\x80\x80\x80", 3), 0);
+    /* every scalar value survives the round trip */
+    for (uint32_t c = 0; c <= 0x10ffff; c++) {
+        if (c >= 0xd800 && c <= 0xdfff)
+            continue;
+        char s[4];
+        int n = utf8_encode(c, s);
+        assert_int_equal(utf8_decode(s, (size_t)n, &cp), n);
+        assert_int_equal(cp, c);
+    }
+}
+
+static void json_strings(void **state)
+{
+    (void)state;
+    struct buf b = {0};
+    const char in[] = "a\"\\\n\x01\b\f\xff\xe4\xbd\xa0";
+    json_write_string(&b, in, sizeof(in) - 1);
+    assert_string_equal(b.data, "\"a\\\"\\\\\\n\\u0001\\b\\f\xef\xbf\xbd\xe4\xbd\xa0\"");
+    json_t *v;
+    struct octavo_error err;
+    assert_int_equal(json_parse_text(b.data, b.len, "x", 0, &v, &err), 0);
+    json_decref(v);
+    buf_release(&b);
+}
+
+static void json_bad_input(void **state)
+{
+    (void)state;
+    json_t *v = NULL;
+    struct octavo_error err;
+    char *deep = malloc(20001);
+    memset(deep, '[', 10000);
+    memset(deep + 10000, ']', 10000);
+    assert_int_equal(json_parse_text(deep, 20000, "deep", 0, &v, &err), OCTAVO_EINVAL);
+    assert_non_null(strstr(err.msg, "deep is not valid JSON"));
+    free(deep);
+    assert_int_equal(json_parse_text("{\"a\":1,\"a\":2}", 13, "d", JSON_PARSE_REJECT_DUPLICATES, &v, &err),
+                     OCTAVO_EINVAL);
+    assert_int_equal(json_parse_text("{\"a\":1e99, \"b\":3.0}", 19, "d", 0, &v, &err), 0);
+    int64_t n = 7;
+    assert_int_equal(json_get_int(v, "cfg", "a", 0, 10, &n, &err), OCTAVO_EINVAL);
+    assert_string_equal(err.param, "a");
+    assert_int_equal(json_get_int(v, "cfg", "b", 0, 10, &n, &err), 0);
+    assert_int_equal(n, 3);
+    assert_int_equal(json_get_int(v, "cfg", "b", 4, 10, &n, &err), OCTAVO_EINVAL);
+    json_decref(v);
+}
+
+static void strmap_many(void **state)
+{
+    (void)state;
+    struct strmap m = {0};
+    char key[16];
+    for (int i = 0; i < 10000; i++) {
+        int n = snprintf(key, sizeof(key), "k%d", i);
+        assert_true(strmap_add(&m, key, (size_t)n, i, NULL));
+    }
+    int32_t old = -1;
+    assert_false(strmap_add(&m, "k77", 3, 5, &old));
+    assert_int_equal(old, 77);
+    for (int i = 0; i < 10000; i++) {
+        int n = snprintf(key, sizeof(key), "k%d", i);
+        assert_int_equal(strmap_get(&m, key, (size_t)n, -1), i);
+    }
+    assert_int_equal(strmap_get(&m, "absent", 6, -9), -9);
+    strmap_release(&m);
+}
+
+static void errors_are_one_line(void **state)
+{
+    (void)state;
+    struct octavo_error err;
+    assert_int_equal(error_set(&err, OCTAVO_EIO, "bad %s", "a\nb\x1b[0m"), OCTAVO_EIO);
+    assert_string_equal(err.msg, "bad a?b?[0m");
+    assert_int_equal(error_prefix(&err, "file %d", 3), OCTAVO_EIO);
+    assert_string_equal(err.msg, "file 3: bad a?b?[0m");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(utf8_forms),  cmocka_unit_test(json_strings),        cmocka_unit_test(json_bad_input),
+        cmocka_unit_test(strmap_many), cmocka_unit_test(errors_are_one_line),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
