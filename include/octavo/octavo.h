@@ -47,8 +47,7 @@ struct octavo_engine_options {
     const char *load_format;       /* "auto" (safetensors) or "dummy" (random weights from config.json alone) */
     const char *kv_cache_dtype;    /* "auto" (the checkpoint's), "bfloat16", "float16", "float32" */
     const char *isa;               /* "auto", or a tier to stay at: "ref", "avx2", "avx512" */
-    uint64_t seed;                 /* of dummy weights, and of requests that bring no seed when seeded is set */
-    bool skip_tokenizer_init;      /* no tokenizer files are needed or read */
+    uint64_t seed;                 /* of dummy weights; a request without a seed draws its own */
     int64_t max_model_len;         /* tokens of one request, prompt and output; 0: what the checkpoint allows */
     int max_num_seqs;              /* requests that run at once; 0: 128 */
     int max_num_batched_tokens;    /* token budget of one step; 0: 2048 */
@@ -56,6 +55,7 @@ struct octavo_engine_options {
     int64_t kv_cache_memory_bytes; /* 0: at most 4 GiB, less when max_num_seqs full requests need less */
     int num_threads;               /* compute workers; 0: one per usable core */
     int max_logprobs;              /* most logprobs a request may ask for; -1: the whole vocabulary */
+    int32_t tokenizer_vocab_size;  /* ids from here on pad the embedding and are never sampled; 0: none do */
     /* Called during octavo_engine_open on the calling thread; done and total in bytes. May be NULL. */
     void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
     void *progress_arg;

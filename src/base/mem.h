@@ -20,6 +20,8 @@ void *mem_try_calloc(size_t n, size_t elem);
 /* 64-byte aligned and zeroed, from mmap, huge pages advised; NULL when refused. Free with mem_unmap. */
 void *mem_map(size_t bytes);
 void mem_unmap(void *p, size_t bytes);
+/* Bytes this process may still take without swapping or meeting its cgroup's limit; an estimate of this moment. */
+uint64_t mem_available(void);
 
 static inline bool size_mul_ok(size_t a, size_t b, size_t *ret)
 {

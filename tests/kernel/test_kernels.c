@@ -157,6 +157,8 @@ static void rows_match_ref(void **state)
             same(&want, &got, "add", isa);
             ref->rope(want.p, w.p, u.p, (int)n / 2 * 2), ops->rope(got.p, w.p, u.p, (int)n / 2 * 2);
             same(&want, &got, "rope", isa);
+            ref->exp_sub(want.p, x.p, (int)n, 1.5f), ops->exp_sub(got.p, x.p, (int)n, 1.5f);
+            same(&want, &got, "exp_sub", isa);
             float a[2], b[2];
             ref->softmax_stats(x.p, (int)n, &a[0], &a[1]);
             ops->softmax_stats(x.p, (int)n, &b[0], &b[1]);

@@ -84,3 +84,9 @@ void KFN(softmax_stats)(const float *x, int n, float *ret_max, float *ret_sum)
     *ret_max = max;
     *ret_sum = lanes_sum(lane);
 }
+
+void KFN(exp_sub)(float *y, const float *x, int n, float sub)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = exp_f32(x[i] - sub);
+}
