@@ -95,8 +95,8 @@ static void request_unref(struct octavo_request *q)
 static void request_post(struct octavo_request *q, const struct octavo_event *event)
 {
     pthread_mutex_lock(&q->lock);
-    if (q->len == q->cap) {
-        size_t cap = q->cap ? q->cap * 2 : 16;
+    if (q->len == q->cap) { /* the caller lags behind */
+        size_t cap = q->cap * 2;
         struct octavo_event *events = mem_alloc(cap * sizeof(*events));
         for (size_t i = 0; i < q->len; i++)
             events[i] = q->events[(q->head + i) & (q->cap - 1)];
@@ -216,6 +216,9 @@ int octavo_submit(struct octavo_engine *e, const struct octavo_request_params *p
     q->engine = e;
     q->notify = params->notify;
     q->notify_arg = params->notify_arg;
+    for (q->cap = 16; q->cap < 1024 && (int64_t)q->cap <= q->r.sampling.max_tokens;)
+        q->cap *= 2;
+    q->events = mem_alloc(q->cap * sizeof(*q->events));
     atomic_init(&q->refs, 2);
     pthread_mutex_init(&q->lock, NULL);
     cond_init_monotonic(&q->cond);
