@@ -8,7 +8,11 @@ import unittest
 
 CHECK_LAYERS = sys.argv.pop()
 
-HEADER = "/* x */\n#define OCTAVO_API\nOCTAVO_API const char *octavo_version(void);\nOCTAVO_API int octavo_open(int x);\n"
+HEADER = """/* x */
+#define OCTAVO_API __attribute__((visibility("default")))
+OCTAVO_API const char *octavo_version(void);
+OCTAVO_API int octavo_open(int x);
+"""
 CLEAN = {
     "include/octavo/octavo.h": HEADER,
     "src/base/err.h": "#include <octavo/octavo.h>\n",
