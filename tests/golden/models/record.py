@@ -104,7 +104,7 @@ MODELS = {
         config=qwen3(hidden_size=48, head_dim=80, num_attention_heads=8, num_key_value_heads=1, vocab_size=290,
                      intermediate_size=93, max_position_embeddings=1024,
                      **new_style(rope_theta=10000.0, rope_type="yarn", factor=16.0, truncate=False, beta_fast=8.0,
-                                 beta_slow=0.5, attention_factor=1.3, original_max_position_embeddings=64)),
+                                 beta_slow=0.5, attention_factor=1.15, original_max_position_embeddings=64)),
         edges=[63, 64]),
     "qwen2-f16": dict(
         config=qwen2(hidden_size=128, num_attention_heads=4, vocab_size=389, torch_dtype="float16",
