@@ -4,7 +4,7 @@ BUILD_ASAN ?= build-asan
 JOBS ?= $(shell nproc)
 PREFIX ?= /usr/local
 ARGS ?=
-SANITIZE = -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debug -Doptimization=1
+SANITIZE = -Db_sanitize=address,undefined -Db_lundef=false -Dbuildtype=debug -Doptimization=2
 C_FILES = $(shell git ls-files '*.c' '*.h')
 
 help:
