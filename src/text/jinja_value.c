@@ -393,7 +393,8 @@ bool jval_truth(const struct jval *v)
 
 const char *jval_type_name(const struct jval *v)
 {
-    static const char *const lists[] = {"list", "tuple", "range", "generator", "dict_keys", "dict_values", "dict_items"};
+    static const char *const lists[] = {"list",      "tuple",       "range",     "generator",
+                                        "dict_keys", "dict_values", "dict_items"};
     switch (v->type) {
     case JV_NONE:
         return "NoneType";
@@ -552,7 +553,8 @@ static int order_at(struct jrender *r, struct jval a, struct jval b, const char 
         *ret = a.list->num < b.list->num ? -1 : a.list->num > b.list->num;
         return 0;
     }
-    return jfail(r, "'%s' not supported between instances of '%s' and '%s'", op, jval_type_name(&a), jval_type_name(&b));
+    return jfail(r, "'%s' not supported between instances of '%s' and '%s'", op, jval_type_name(&a),
+                 jval_type_name(&b));
 }
 
 int jval_order(struct jrender *r, struct jval a, struct jval b, const char *op, int *ret)
