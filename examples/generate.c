@@ -1,106 +1,78 @@
-/* Generates from token ids with liboctavo alone: no server, no tokenizer.
+/* Continues a text with liboctavo: the whole library in one small program.
  *
  *     cc generate.c -o generate $(pkg-config --cflags --libs octavo)
- *     ./generate MODEL_DIR MAX_TOKENS ID [ID...]
+ *     ./generate MODEL_DIR "Once upon a time" [MAX_TOKENS]
  *
- * Prints each token's id as it comes, with its logprob, then why the request ended. `octavo tokenize` and the server's
- * /detokenize turn text into ids and back. */
+ * Prints the continuation as it comes, greedily, then why it ended. */
 #include <octavo/octavo.h>
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-/* Parses a whole number in [min, max]; says what is wrong and ends the program otherwise. */
-static long parse_number(const char *what, const char *text, long min, long max)
-{
-    char *end;
-    errno = 0;
-    long value = strtol(text, &end, 10);
-    if (errno || end == text || *end || value < min || value > max) {
-        fprintf(stderr, "generate: %s must be a whole number from %ld to %ld, not \"%s\"\n", what, min, max, text);
-        exit(2);
-    }
-    return value;
-}
-
-static const char *finish_reason_name(enum octavo_finish_reason reason)
-{
-    switch (reason) {
-    case OCTAVO_FINISH_STOP:
-        return "stop";
-    case OCTAVO_FINISH_LENGTH:
-        return "length";
-    case OCTAVO_FINISH_ABORT:
-        return "abort";
-    default:
-        return "error";
-    }
-}
-
-static void show_progress(void *arg, const char *phase, uint64_t done, uint64_t total)
-{
-    (void)arg;
-    if (done == total)
-        fprintf(stderr, "%s: %.1f MB\n", phase, (double)total / 1e6);
-}
+static const char *const finish_reasons[] = {
+    [OCTAVO_FINISH_NONE] = "",       [OCTAVO_FINISH_STOP] = "stop",   [OCTAVO_FINISH_LENGTH] = "length",
+    [OCTAVO_FINISH_ABORT] = "abort", [OCTAVO_FINISH_ERROR] = "error",
+};
 
 int main(int argc, char **argv)
 {
-    if (argc < 4) {
-        fprintf(stderr, "usage: %s MODEL_DIR MAX_TOKENS ID [ID...]\n", argv[0]);
+    if (argc < 3) {
+        fprintf(stderr, "usage: %s MODEL_DIR PROMPT [MAX_TOKENS]\n", argv[0]);
         return 2;
     }
     int ret = 1;
-    struct octavo_error err;
+    struct octavo_error err = {0};
+    struct octavo_tokenizer *tok = NULL;
+    struct octavo_detokenizer *text = NULL;
     struct octavo_engine *engine = NULL;
     struct octavo_request *request = NULL;
+    struct octavo_request_params params = {0};
+    int32_t *prompt = NULL;
 
-    size_t num_prompt_tokens = (size_t)(argc - 3);
-    int32_t *prompt = calloc(num_prompt_tokens, sizeof(*prompt));
-    if (!prompt)
-        return 1;
-    for (size_t i = 0; i < num_prompt_tokens; i++)
-        prompt[i] = (int32_t)parse_number("ID", argv[i + 3], 0, INT32_MAX);
-
+    /* A tokenizer and an engine are opened once and serve any number of requests, from any thread. */
     struct octavo_engine_options options;
     octavo_engine_options_init(&options);
     options.model = argv[1];
-    options.progress = show_progress;
-    if (octavo_engine_open(&options, &engine, &err) < 0) {
-        fprintf(stderr, "generate: %s\n", err.msg);
+    if (octavo_tokenizer_open(argv[1], &tok, &err) < 0)
         goto out;
-    }
-    const struct octavo_engine_info *info = octavo_engine_info(engine);
-    fprintf(stderr, "octavo %s: %s, %lld parameters, %d threads of %s\n", octavo_version(), info->architecture,
-            (long long)info->num_parameters, info->num_threads, info->isa);
+    options.tokenizer_vocab_size = octavo_tokenizer_vocab_size(tok);
+    if (octavo_engine_open(&options, &engine, &err) < 0)
+        goto out;
 
-    struct octavo_request_params params = {
-        .prompt_token_ids = prompt,
-        .num_prompt_tokens = num_prompt_tokens,
-    };
+    /* A request: token ids and how to sample. */
+    if (octavo_tokenize(tok, argv[2], strlen(argv[2]), true, &prompt, &params.num_prompt_tokens, &err) < 0)
+        goto out;
+    params.prompt_token_ids = prompt;
     octavo_sampling_params_init(&params.sampling);
     params.sampling.temperature = 0;
-    params.sampling.max_tokens = parse_number("MAX_TOKENS", argv[2], 1, INT32_MAX);
-    params.sampling.logprobs = 0; /* that of the token itself */
-    if (octavo_submit(engine, &params, &request, &err) < 0) {
-        fprintf(stderr, "generate: %s%s%s\n", err.param, err.param[0] ? ": " : "", err.msg);
+    params.sampling.max_tokens = argc > 3 ? strtol(argv[3], NULL, 10) : 64;
+    if (octavo_submit(engine, &params, &request, &err) < 0)
         goto out;
-    }
 
-    struct octavo_event event;
-    while (octavo_request_next(request, &event, -1) > 0) {
-        if (event.type == OCTAVO_EVENT_TOKEN)
-            printf("%d\t%.4f\n", event.token_id, (double)event.logprob.logprob);
-        if (event.finish_reason != OCTAVO_FINISH_NONE) {
-            printf("finish_reason: %s\n", finish_reason_name(event.finish_reason));
-            ret = event.finish_reason == OCTAVO_FINISH_ERROR;
-        }
+    /* Events come one token at a time; the last one says why it was the last. */
+    struct octavo_event event = {0};
+    const char *piece;
+    size_t len;
+    text = octavo_detokenizer_new(tok);
+    while (octavo_request_next(request, &event, -1) == 1) {
+        if (event.type != OCTAVO_EVENT_TOKEN || event.finish_reason == OCTAVO_FINISH_STOP)
+            continue;
+        octavo_detokenizer_push(text, event.token_id, &piece, &len);
+        fwrite(piece, 1, len, stdout);
         fflush(stdout);
     }
+    octavo_detokenizer_finish(text, &piece, &len);
+    fwrite(piece, 1, len, stdout);
+    printf("\n[%s]\n", finish_reasons[event.finish_reason]);
+    ret = event.finish_reason == OCTAVO_FINISH_ERROR;
 out:
+    if (ret)
+        fprintf(stderr, "generate: %s\n", err.msg);
     octavo_request_free(request);
     octavo_engine_close(engine);
-    free(prompt);
+    octavo_detokenizer_free(text);
+    octavo_tokenizer_close(tok);
+    octavo_free(prompt);
     return ret;
 }

@@ -2,9 +2,9 @@
  */
 #include "cli/cmd_generate.h"
 
-#include "base/file.h"
 #include "base/mem.h"
 #include "cli/engine_options.h"
+#include "cli/input.h"
 #include "cli/model_path.h"
 #include "cli/sampling_options.h"
 #include "cli/session.h"
@@ -12,8 +12,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MAX_PROMPT_BYTES ((size_t)64 << 20)
 
 struct generate_flags {
     const char *prompt, *file, *system;
@@ -50,25 +48,6 @@ static void on_interrupt(int sig)
     atomic_store(&stop, true);
 }
 
-static int read_prompt(const struct generate_flags *flags, struct buf *out, struct octavo_error *err)
-{
-    if (flags->prompt && flags->file)
-        return error_set(err, OCTAVO_EINVAL, "give --prompt or --file, not both");
-    if (flags->file)
-        return file_read(flags->file, MAX_PROMPT_BYTES, out, err);
-    if (flags->prompt) {
-        buf_puts(out, flags->prompt);
-        return 0;
-    }
-    char chunk[4096];
-    for (size_t n; (n = fread(chunk, 1, sizeof(chunk), stdin)) > 0;) {
-        if (out->len + n > MAX_PROMPT_BYTES)
-            return error_set(err, OCTAVO_EINVAL, "the prompt is longer than %zu bytes", MAX_PROMPT_BYTES);
-        buf_append(out, chunk, n);
-    }
-    return 0;
-}
-
 static int encode(struct session *s, const struct generate_flags *flags, const struct buf *prompt,
                   struct token_ids *ids, struct octavo_error *err)
 {
@@ -101,7 +80,8 @@ static int generate(const struct engine_flags *engine, struct sampling_flags *sa
     char *model = NULL;
     int r;
     if ((r = model_path_find(engine->model, &model, err)) < 0 ||
-        (r = engine_flags_apply(engine, model, &opts, err)) < 0 || (r = read_prompt(flags, &prompt, err)) < 0 ||
+        (r = engine_flags_apply(engine, model, &opts, err)) < 0 ||
+        (r = input_read(flags->prompt, flags->file, &prompt, err)) < 0 ||
         (r = session_open(&s, &opts, engine->tokenizer ? engine->tokenizer : model, engine->chat_template, err)) < 0 ||
         (r = encode(&s, flags, &prompt, &ids, err)) < 0)
         goto out;

@@ -130,8 +130,7 @@ static bool spelled(const struct option_spec *spec, const char *name, size_t len
     }
 }
 
-static bool find_exact(const struct option_set *sets, size_t num_sets, const char *name, size_t len,
-                       struct found *ret)
+static bool find_exact(const struct option_set *sets, size_t num_sets, const char *name, size_t len, struct found *ret)
 {
     for (size_t s = 0; s < num_sets; s++)
         for (size_t i = 0; i < sets[s].num_specs; i++)
@@ -220,8 +219,8 @@ static int store_int(const struct option_spec *spec, const char *flag, const cha
     if (parse_human_int(value, &n))
         return bad_value(err, flag, value, "an integer such as 4096, 32k or 4GiB");
     if (n < spec->lo || n > spec->hi)
-        return error_set(err, OCTAVO_EINVAL, "%.*s is %lld, but must be between %lld and %lld",
-                         (int)strcspn(flag, "="), flag, (long long)n, (long long)spec->lo, (long long)spec->hi);
+        return error_set(err, OCTAVO_EINVAL, "%.*s is %lld, but must be between %lld and %lld", (int)strcspn(flag, "="),
+                         flag, (long long)n, (long long)spec->lo, (long long)spec->hi);
     *ret = n;
     return 0;
 }
@@ -316,8 +315,8 @@ static int apply_flag(const struct found *f, int argc, char **argv, int *at, con
     return r;
 }
 
-int options_parse(const struct option_set *sets, size_t num_sets, int argc, char **argv,
-                  struct option_list *positional, size_t max_positional, struct octavo_error *err)
+int options_parse(const struct option_set *sets, size_t num_sets, int argc, char **argv, struct option_list *positional,
+                  size_t max_positional, struct octavo_error *err)
 {
     bool only_positional = false;
     for (int i = 1; i < argc; i++) {

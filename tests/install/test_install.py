@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Installs into an empty folder, and does with what is there what its users do.
 
-    test_install.py BUILD SOURCE GOLDEN_MODEL [compiler flags]
+    test_install.py BUILD SOURCE [compiler flags]
 
- - examples/generate.c compiles with nothing but pkg-config's flags, runs, and prints the recorded greedy tokens
+ - examples/generate.c compiles with nothing but pkg-config's flags, runs, and prints the recorded greedy text
  - the header is C++ as well
  - the installed program runs and says the version that pkg-config says
 """
@@ -11,24 +11,15 @@ import glob
 import json
 import os
 import shlex
-import struct
 import subprocess
 import sys
 import tempfile
 import unittest
 
-FLAGS = sys.argv[4:]
-BUILD, SOURCE, MODEL = sys.argv[1:4]
+FLAGS = sys.argv[3:]
+BUILD, SOURCE = sys.argv[1:3]
 del sys.argv[1:]
-
-
-def read_ids(name):
-    """An I32 vector of the golden model's expected.st."""
-    with open(os.path.join(MODEL, "expected.st"), "rb") as f:
-        raw = f.read()
-    (n,) = struct.unpack("<Q", raw[:8])
-    begin, end = json.loads(raw[8:8 + n])[name]["data_offsets"]
-    return [str(x[0]) for x in struct.iter_unpack("<i", raw[8 + n + begin:8 + n + end])]
+MODEL = os.path.join(SOURCE, "models", "storyteller")
 
 
 def run(*command, **kw):
@@ -67,17 +58,15 @@ class Install(unittest.TestCase):
             *FLAGS, *self.pkg_config("--cflags", "--libs"))
         libraries = run("ldd", program, env=self.env)
         self.assertIn(self.find("liboctavo.so") + ".", libraries)
-        prompt, want = read_ids("greedy.prompt"), read_ids("greedy.tokens")
-        out = run(program, MODEL, str(len(want)), *prompt, env=self.env).splitlines()
-        self.assertRegex(out[-1], "^finish_reason: (length|stop)$")
-        got = [line.split("\t")[0] for line in out[:-1]]
-        self.assertEqual(got, want[:len(got)])  # an EOS id may end it early
-        self.assertTrue(len(got) == len(want) or out[-1] == "finish_reason: stop")
+        with open(os.path.join(SOURCE, "tests", "golden", "storyteller-greedy.json"), encoding="utf-8") as f:
+            case = json.load(f)[2]
+        out = run(program, MODEL, case["prompt"], str(case["n"]), env=self.env)
+        self.assertEqual(out, case["text"] + "\n[length]\n")
 
     def test_example_says_what_is_wrong(self):
         program = os.path.join(BUILD, "examples", "generate")
-        for args, word in [(["/no/such/folder", "1", "1"], "/no/such/folder"), ([MODEL, "1", "99999"], "prompt"),
-                           ([MODEL, "0", "1"], "MAX_TOKENS")]:
+        for args, word in [(["/no/such/folder", "a"], "/no/such/folder"), ([MODEL, "a", "99999"], "max_tokens"),
+                           ([MODEL, ""], "empty"), ([MODEL], "usage")]:
             p = subprocess.run([program, *args], capture_output=True, text=True, timeout=300)
             self.assertNotEqual(p.returncode, 0)
             self.assertIn(word, p.stderr)
