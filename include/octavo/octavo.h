@@ -32,9 +32,9 @@ enum octavo_status {
 };
 
 struct octavo_error {
-    int code;         /* enum octavo_status */
-    char param[40];   /* name of the field that is wrong, or "" */
-    char msg[1024];   /* what, where, and what to do; one line, no newline */
+    int code;       /* enum octavo_status */
+    char param[40]; /* name of the field that is wrong, or "" */
+    char msg[1024]; /* what, where, and what to do; one line, no newline */
 };
 
 /* ---- engine ------------------------------------------------------------------------------------------------ */
@@ -47,8 +47,7 @@ struct octavo_engine_options {
     const char *load_format;       /* "auto" (safetensors) or "dummy" (random weights from config.json alone) */
     const char *kv_cache_dtype;    /* "auto" (the checkpoint's), "bfloat16", "float16", "float32" */
     const char *isa;               /* "auto", or a tier to stay at: "ref", "avx2", "avx512" */
-    uint64_t seed;                 /* of dummy weights, and of requests that bring no seed when seeded is set */
-    bool skip_tokenizer_init;      /* no tokenizer files are needed or read */
+    uint64_t seed;                 /* of dummy weights; a request without a seed draws its own */
     int64_t max_model_len;         /* tokens of one request, prompt and output; 0: what the checkpoint allows */
     int max_num_seqs;              /* requests that run at once; 0: 128 */
     int max_num_batched_tokens;    /* token budget of one step; 0: 2048 */
@@ -56,6 +55,7 @@ struct octavo_engine_options {
     int64_t kv_cache_memory_bytes; /* 0: at most 4 GiB, less when max_num_seqs full requests need less */
     int num_threads;               /* compute workers; 0: one per usable core */
     int max_logprobs;              /* most logprobs a request may ask for; -1: the whole vocabulary */
+    int32_t tokenizer_vocab_size;  /* ids from here on pad the embedding and are never sampled; 0: none do */
     /* Called during octavo_engine_open on the calling thread; done and total in bytes. May be NULL. */
     void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
     void *progress_arg;
@@ -72,13 +72,13 @@ struct octavo_sampling_params {
     float repetition_penalty; /* (0, 100], over prompt and output tokens; 1: off */
     bool seeded;              /* seed below is set; otherwise each request draws its own */
     int64_t seed;
-    int64_t max_tokens;       /* output tokens; -1: the rest of max_model_len; 0: only with prompt_logprobs (echo) */
-    int64_t min_tokens;       /* no stop token is sampled before this many */
+    int64_t max_tokens; /* output tokens; -1: the rest of max_model_len; 0: only with prompt_logprobs (echo) */
+    int64_t min_tokens; /* no stop token is sampled before this many */
     bool ignore_eos;
     const int32_t *stop_token_ids; /* (num_stop_token_ids), copied */
     size_t num_stop_token_ids;
-    int32_t logprobs;         /* top logprobs for each output token besides its own; -1: whole vocabulary; -2: none */
-    int32_t prompt_logprobs;  /* the same for prompt tokens */
+    int32_t logprobs;        /* top logprobs for each output token besides its own; -1: whole vocabulary; -2: none */
+    int32_t prompt_logprobs; /* the same for prompt tokens */
     const int32_t *logit_bias_ids; /* (num_logit_bias), copied */
     const float *logit_bias;       /* (num_logit_bias), clamped to [-100, 100] */
     size_t num_logit_bias;
@@ -98,11 +98,11 @@ struct octavo_engine_info {
     int max_num_batched_tokens;
     int max_logprobs;
     int num_threads;
-    int block_size;             /* tokens */
+    int block_size; /* tokens */
     int64_t num_blocks;
     int64_t kv_cache_bytes;
     int64_t kv_bytes_per_token;
-    int64_t weights_bytes;      /* packed, in memory */
+    int64_t weights_bytes; /* packed, in memory */
     int64_t num_parameters;
     double load_seconds;
     const int32_t *eos_token_ids; /* (num_eos_token_ids): union of generation_config.json and config.json */
@@ -172,11 +172,11 @@ struct octavo_logprob {
 struct octavo_event {
     enum octavo_event_type type;
     enum octavo_finish_reason finish_reason;
-    bool eos;                  /* FINISH_STOP by the model's EOS rather than the request's stop_token_ids */
-    int32_t token_id;          /* TOKEN, PROMPT_TOKEN */
-    int32_t position;          /* PROMPT_TOKEN: index in the prompt; TOKEN: index in the output */
-    struct octavo_logprob logprob;       /* of token_id, when logprobs were asked for */
-    const struct octavo_logprob *top;    /* (num_top), best first; valid until the next call for this request */
+    bool eos;                         /* FINISH_STOP by the model's EOS rather than the request's stop_token_ids */
+    int32_t token_id;                 /* TOKEN, PROMPT_TOKEN */
+    int32_t position;                 /* PROMPT_TOKEN: index in the prompt; TOKEN: index in the output */
+    struct octavo_logprob logprob;    /* of token_id, when logprobs were asked for */
+    const struct octavo_logprob *top; /* (num_top), best first; valid until the next call for this request */
     size_t num_top;
     int32_t num_cached_tokens; /* prompt tokens whose KV came from the prefix cache */
 };
@@ -191,6 +191,36 @@ OCTAVO_API int octavo_request_next(struct octavo_request *request, struct octavo
 OCTAVO_API void octavo_request_abort(struct octavo_request *request);
 /* Aborts when it still runs, then frees. After return no notify call comes. NULL is fine. */
 OCTAVO_API void octavo_request_free(struct octavo_request *request);
+
+/* ---- text -------------------------------------------------------------------------------------------------- */
+
+/* The engine speaks token ids; this is the way from and to text, as the server goes it. */
+struct octavo_tokenizer;
+struct octavo_detokenizer;
+
+/* Reads tokenizer.json, tokenizer_config.json and the chat template, if there is one, of a checkpoint's folder. */
+OCTAVO_API int octavo_tokenizer_open(const char *dir, struct octavo_tokenizer **ret_tok, struct octavo_error *err);
+OCTAVO_API void octavo_tokenizer_close(struct octavo_tokenizer *tok); /* NULL is fine */
+/* One past the highest id: what octavo_engine_options.tokenizer_vocab_size wants. */
+OCTAVO_API int32_t octavo_tokenizer_vocab_size(const struct octavo_tokenizer *tok);
+/* The ids of text (len bytes of UTF-8); add_special puts what the tokenizer's post-processor adds (bos) around them.
+ * *ret_ids is the caller's, to be given to octavo_free. */
+OCTAVO_API int octavo_tokenize(const struct octavo_tokenizer *tok, const char *text, size_t len, bool add_special,
+                               int32_t **ret_ids, size_t *ret_num_ids, struct octavo_error *err);
+/* The ids of a conversation: messages_json is an array of {"role", "content"} objects, rendered with the chat template
+ * up to where the assistant's answer begins. */
+OCTAVO_API int octavo_tokenize_chat(const struct octavo_tokenizer *tok, const char *messages_json, size_t len,
+                                    int32_t **ret_ids, size_t *ret_num_ids, struct octavo_error *err);
+OCTAVO_API void octavo_free(void *p); /* memory that a function above returned; NULL is fine */
+
+/* A stream of ids to a stream of text, special tokens left out; never half a character. One thread at a time. */
+OCTAVO_API struct octavo_detokenizer *octavo_detokenizer_new(const struct octavo_tokenizer *tok);
+OCTAVO_API void octavo_detokenizer_free(struct octavo_detokenizer *d); /* NULL is fine */
+/* Adds a token; *ret_text (*ret_len bytes, NUL after them) is what can now be shown, valid until the next call. */
+OCTAVO_API void octavo_detokenizer_push(struct octavo_detokenizer *d, int32_t token_id, const char **ret_text,
+                                        size_t *ret_len);
+/* The end: what was held back. */
+OCTAVO_API void octavo_detokenizer_finish(struct octavo_detokenizer *d, const char **ret_text, size_t *ret_len);
 
 #ifdef __cplusplus
 }

@@ -15,8 +15,8 @@ void buf_append(struct buf *b, const void *p, size_t len);
 void buf_puts(struct buf *b, const char *s);
 void buf_putc(struct buf *b, char c);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void buf_consume(struct buf *b, size_t len);   /* drops len bytes from the front */
-void buf_clear(struct buf *b);                 /* empty, keeps its memory */
+void buf_consume(struct buf *b, size_t len); /* drops len bytes from the front */
+void buf_clear(struct buf *b);               /* empty, keeps its memory */
 void buf_release(struct buf *b);
 char *buf_steal(struct buf *b, size_t *ret_len); /* caller frees; never NULL; b is empty afterwards */
 static inline const char *buf_str(const struct buf *b)

@@ -70,7 +70,8 @@ int json_get_int(const json_t *obj, const char *what, const char *key, int64_t l
     int64_t n;
     if (json_is_integer(v)) {
         n = json_integer_value(v);
-    } else if (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) && fabs(json_real_value(v)) < 0x1p53) {
+    } else if (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) &&
+               fabs(json_real_value(v)) < 0x1p53) {
         n = (int64_t)json_real_value(v);
     } else {
         return wrong_type(v, what, key, "an integer", err);

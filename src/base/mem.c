@@ -86,3 +86,34 @@ void mem_unmap(void *p, size_t bytes)
     if (p)
         munmap(p, bytes ? bytes : 1);
 }
+
+/* The first number in a file such as "MemAvailable: 123 kB" (after key) or "max"; UINT64_MAX when there is none. */
+static uint64_t read_number(const char *path, const char *key)
+{
+    uint64_t value = UINT64_MAX;
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return value;
+    char line[256];
+    size_t n = strlen(key);
+    while (fgets(line, sizeof(line), f)) {
+        unsigned long long v;
+        if (!strncmp(line, key, n) && sscanf(line + n, "%llu", &v) == 1) {
+            value = v;
+            break;
+        }
+    }
+    fclose(f);
+    return value;
+}
+
+uint64_t mem_available(void)
+{
+    uint64_t kib = read_number("/proc/meminfo", "MemAvailable:");
+    uint64_t bytes = kib > UINT64_MAX / 1024 ? UINT64_MAX : kib * 1024;
+    uint64_t limit = read_number("/sys/fs/cgroup/memory.max", "");
+    uint64_t used = read_number("/sys/fs/cgroup/memory.current", "");
+    if (limit != UINT64_MAX && used != UINT64_MAX)
+        bytes = MIN(bytes, limit > used ? limit - used : 0);
+    return bytes;
+}

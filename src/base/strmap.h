@@ -1,5 +1,5 @@
-/* A hash map from byte strings to int32: vocabularies, tensor names. Open addressing over XXH3; keys are copied into one
- * arena. Entries are never removed. */
+/* A hash map from byte strings to int32: vocabularies, tensor names. Open addressing over XXH3; keys are copied into
+ * one arena. Entries are never removed. */
 #ifndef OCTAVO_BASE_STRMAP_H
 #define OCTAVO_BASE_STRMAP_H
 

@@ -1,0 +1,135 @@
+/* Worker pool: see pool.h. A run is a new value of `epoch`; its end is a barrier. */
+#include "base/pool.h"
+
+#include "base/cpu.h"
+#include "base/mem.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SPINS 4000
+
+struct pool {
+    int num_workers;
+    pthread_t *threads; /* (num_workers - 1) */
+    pool_fn *fn;
+    void *arg;
+    bool quit;
+    _Alignas(64) _Atomic uint32_t epoch;    /* counts runs */
+    _Alignas(64) _Atomic uint32_t arrived;  /* at the barrier now */
+    _Alignas(64) _Atomic uint32_t phase;    /* counts barriers passed */
+    _Alignas(64) _Atomic uint32_t sleepers; /* in a futex wait, on either word */
+};
+
+struct start {
+    struct pool *pool;
+    int worker;
+};
+
+static void wait_change(struct pool *pool, _Atomic uint32_t *word, uint32_t old)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != old)
+            return;
+        cpu_relax();
+    }
+    atomic_fetch_add(&pool->sleepers, 1);
+    while (atomic_load(word) == old)
+        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+    atomic_fetch_sub(&pool->sleepers, 1);
+}
+
+static void change(struct pool *pool, _Atomic uint32_t *word)
+{
+    atomic_fetch_add(word, 1);
+    if (atomic_load(&pool->sleepers))
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+}
+
+void pool_barrier(struct pool *pool)
+{
+    if (pool->num_workers == 1)
+        return;
+    uint32_t phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
+    if (atomic_fetch_add(&pool->arrived, 1) + 1 == (uint32_t)pool->num_workers) {
+        atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
+        change(pool, &pool->phase);
+    } else {
+        wait_change(pool, &pool->phase, phase);
+    }
+}
+
+static void *worker_main(void *arg)
+{
+    struct start s = *(struct start *)arg;
+    free(arg);
+    for (uint32_t epoch = 0;; epoch++) {
+        wait_change(s.pool, &s.pool->epoch, epoch);
+        if (s.pool->quit)
+            return NULL;
+        s.pool->fn(s.pool->arg, s.worker, s.pool->num_workers);
+        pool_barrier(s.pool);
+    }
+}
+
+struct pool *pool_new(int num_workers)
+{
+    struct pool *pool = aligned_alloc(64, (sizeof(*pool) + 63) / 64 * 64);
+    if (!pool)
+        return NULL;
+    *pool = (struct pool){.num_workers = 1};
+    pool->threads = mem_calloc((size_t)num_workers, sizeof(*pool->threads));
+    /* Signals belong to the main program: workers block them all. */
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    bool ok = true;
+    for (int i = 1; i < num_workers && ok; i++) {
+        struct start *s = mem_alloc(sizeof(*s));
+        *s = (struct start){pool, i};
+        ok = pthread_create(&pool->threads[i - 1], NULL, worker_main, s) == 0;
+        if (ok)
+            pool->num_workers++;
+        else
+            free(s);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!ok) {
+        pool_free(pool);
+        return NULL;
+    }
+    return pool;
+}
+
+void pool_free(struct pool *pool)
+{
+    if (!pool)
+        return;
+    pool->quit = true;
+    change(pool, &pool->epoch);
+    for (int i = 0; i + 1 < pool->num_workers; i++)
+        pthread_join(pool->threads[i], NULL);
+    free(pool->threads);
+    free(pool);
+}
+
+int pool_num_workers(const struct pool *pool)
+{
+    return pool->num_workers;
+}
+
+void pool_run(struct pool *pool, pool_fn *fn, void *arg)
+{
+    pool->fn = fn;
+    pool->arg = arg;
+    change(pool, &pool->epoch);
+    fn(arg, 0, pool->num_workers);
+    pool_barrier(pool);
+}

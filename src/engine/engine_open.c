@@ -1,0 +1,285 @@
+/* Opening and closing an engine: options checked, memory planned, checkpoint loaded, thread started. Runs on the
+ * caller's thread. */
+#include "engine/engine.h"
+
+#include "base/cpu.h"
+#include "base/err.h"
+#include "base/log.h"
+#include "base/mem.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+const char *octavo_version(void)
+{
+    return OCTAVO_VERSION;
+}
+
+void octavo_engine_options_init(struct octavo_engine_options *opts)
+{
+    *opts = (struct octavo_engine_options){
+        .load_format = "auto", .kv_cache_dtype = "auto", .isa = "auto", .max_logprobs = 20};
+}
+
+void octavo_sampling_params_init(struct octavo_sampling_params *params)
+{
+    sampling_params_init(params);
+}
+
+static const struct {
+    const char *name;
+    enum dtype dtype;
+} kv_dtypes[] = {{"bfloat16", DTYPE_BF16}, {"float16", DTYPE_F16}, {"float32", DTYPE_F32}};
+
+static const char *kv_dtype_name(enum dtype dtype)
+{
+    for (size_t i = 0; i < ARRAY_LEN(kv_dtypes); i++)
+        if (kv_dtypes[i].dtype == dtype)
+            return kv_dtypes[i].name;
+    return "?";
+}
+
+static int kv_dtype_parse(const char *name, enum dtype checkpoint_dtype, enum dtype *ret, struct octavo_error *err)
+{
+    if (!strcmp(name, "auto")) {
+        *ret = checkpoint_dtype;
+        return 0;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(kv_dtypes); i++)
+        if (!strcmp(name, kv_dtypes[i].name)) {
+            *ret = kv_dtypes[i].dtype;
+            return 0;
+        }
+    return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
+                           "--kv-cache-dtype must be auto, bfloat16, float16 or float32, not '%s'", name);
+}
+
+static int isa_parse(const char *name, enum cpu_isa *ret, struct octavo_error *err)
+{
+    if (cpu_isa_parse(name, ret) < 0)
+        return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa must be auto, ref, avx2 or avx512, not '%s'", name);
+    if (*ret > cpu_isa_best())
+        return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa %s: this CPU goes up to %s", name,
+                               cpu_isa_name(cpu_isa_best()));
+    return 0;
+}
+
+/* Takes an option's value, or its default when it is 0; checks the range. */
+static int option(const char *param, int64_t value, int64_t def, int64_t lo, int64_t hi, struct octavo_error *err,
+                  int64_t *ret)
+{
+    *ret = value ? value : def;
+    if (*ret < lo || *ret > hi)
+        return error_set_param(err, OCTAVO_EINVAL, param, "--%s must be between %lld and %lld, not %lld", param,
+                               (long long)lo, (long long)hi, (long long)*ret);
+    return 0;
+}
+
+static int limits_init(struct octavo_engine *e, const struct octavo_engine_options *o, struct octavo_error *err)
+{
+    struct octavo_engine_info *info = &e->info;
+    const struct model_config *c = checkpoint_config(e->ckpt);
+    int64_t seqs, tokens, block, threads, len;
+    int r;
+    if ((r = option("max-num-seqs", o->max_num_seqs, 128, 1, 65536, err, &seqs)) < 0 ||
+        (r = option("max-num-batched-tokens", o->max_num_batched_tokens, 2048, 1, 1 << 20, err, &tokens)) < 0 ||
+        (r = option("block-size", o->block_size, 32, ATTN_TILE, 4096, err, &block)) < 0 ||
+        (r = option("threads", o->num_threads, cpu_num_usable(), 1, 1024, err, &threads)) < 0 ||
+        (r = option("max-model-len", o->max_model_len, c->max_model_len, 1, INT32_MAX, err, &len)) < 0)
+        return r;
+    if (block % ATTN_TILE)
+        return error_set_param(err, OCTAVO_EINVAL, "block-size", "--block-size must be a multiple of %d, not %lld",
+                               ATTN_TILE, (long long)block);
+    if (len > c->max_model_len)
+        return error_set_param(err, OCTAVO_EINVAL, "max-model-len",
+                               "--max-model-len %lld is more than the %lld tokens this checkpoint is made for "
+                               "(max_position_embeddings and RoPE scaling in config.json)",
+                               (long long)len, (long long)c->max_model_len);
+    if (o->max_logprobs < -1)
+        return error_set_param(err, OCTAVO_EINVAL, "max-logprobs", "--max-logprobs must be -1 or more, not %d",
+                               o->max_logprobs);
+    info->max_num_seqs = (int)seqs;
+    info->max_num_batched_tokens = (int)tokens;
+    info->block_size = (int)block;
+    info->num_threads = (int)threads;
+    info->max_model_len = len;
+    info->max_logprobs = o->max_logprobs;
+    return 0;
+}
+
+/* Decides the number of KV blocks. Asked for: exactly that, and it must hold one full request. Otherwise enough for
+ * every sequence at full length but at most 4 GiB, at least one full request, and no more than the memory left;
+ * where not even that is there and the user named no length, the length gives way. */
+static int kv_size(struct octavo_engine *e, const struct octavo_engine_options *o, enum dtype dtype,
+                   struct octavo_error *err)
+{
+    struct octavo_engine_info *info = &e->info;
+    const struct model_config *c = checkpoint_config(e->ckpt);
+    const int64_t bs = info->block_size;
+    int64_t block_bytes = (int64_t)kv_cache_block_bytes(dtype, c->num_hidden_layers, c->num_key_value_heads,
+                                                        c->head_dim, info->block_size);
+    int64_t one = (info->max_model_len + bs - 1) / bs, limit = INT32_MAX;
+    int64_t available = (int64_t)MIN(mem_available(), (uint64_t)INT64_MAX), blocks;
+    int64_t left =
+        available - (int64_t)model_runner_workspace_bytes(c, info->max_num_batched_tokens, info->num_threads);
+    int64_t fit = left > 0 ? left / 10 * 9 / block_bytes : 0;
+    if (o->kv_cache_memory_bytes < 0)
+        return error_set_param(err, OCTAVO_EINVAL, "kv-cache-memory-bytes",
+                               "--kv-cache-memory-bytes must not be negative");
+    if (o->kv_cache_memory_bytes) {
+        blocks = MIN(o->kv_cache_memory_bytes / block_bytes, limit);
+        if (blocks > fit)
+            return error_set_param(err, OCTAVO_ENOMEM, "kv-cache-memory-bytes",
+                                   "--kv-cache-memory-bytes asks for %.2f GiB, but only %.2f GiB of memory are left",
+                                   (double)(blocks * block_bytes) / (1 << 30), (double)(fit * block_bytes) / (1 << 30));
+    } else {
+        int64_t wanted = one > limit / info->max_num_seqs ? limit : one * info->max_num_seqs;
+        blocks = MIN(wanted, MAX((INT64_C(4) << 30) / block_bytes, one));
+        blocks = MIN(blocks, fit);
+    }
+    if (blocks < one && !o->max_model_len && blocks > 0) {
+        info->max_model_len = blocks * bs;
+        log_warning("the KV cache holds %lld tokens, fewer than the model's context: --max-model-len is now that",
+                    (long long)info->max_model_len);
+    } else if (blocks < one) {
+        return error_set_param(err, OCTAVO_ENOMEM, "max-model-len",
+                               "one request of %lld tokens needs %.2f GiB of KV cache, but there are %.2f GiB; lower "
+                               "--max-model-len or raise --kv-cache-memory-bytes",
+                               (long long)info->max_model_len, (double)(one * block_bytes) / (1 << 30),
+                               (double)(blocks * block_bytes) / (1 << 30));
+    }
+    info->num_blocks = blocks;
+    info->kv_cache_bytes = blocks * block_bytes;
+    info->kv_bytes_per_token = block_bytes / bs;
+    info->kv_cache_dtype = kv_dtype_name(dtype);
+    return 0;
+}
+
+static void default_sampling_init(struct octavo_engine_info *info, const struct generation_config *g)
+{
+    struct octavo_sampling_params *p = &info->default_sampling;
+    sampling_params_init(p);
+    if (g->has_temperature)
+        p->temperature = (float)g->temperature;
+    if (g->has_top_p)
+        p->top_p = (float)g->top_p;
+    if (g->has_top_k)
+        p->top_k = (int32_t)g->top_k;
+    if (g->has_min_p)
+        p->min_p = (float)g->min_p;
+    if (g->has_repetition_penalty)
+        p->repetition_penalty = (float)g->repetition_penalty;
+    if (g->has_max_new_tokens)
+        p->max_tokens = g->max_new_tokens;
+}
+
+static int engine_load(struct octavo_engine *e, const struct octavo_engine_options *o, struct octavo_error *err)
+{
+    struct octavo_engine_info *info = &e->info;
+    enum cpu_isa isa;
+    enum dtype kv_dtype = DTYPE_BF16;
+    bool dummy = !strcmp(o->load_format, "dummy");
+    if (!dummy && strcmp(o->load_format, "auto") && strcmp(o->load_format, "safetensors"))
+        return error_set_param(err, OCTAVO_EINVAL, "load-format",
+                               "--load-format must be auto, safetensors or dummy, not '%s'", o->load_format);
+    int r = isa_parse(o->isa, &isa, err);
+    if (r < 0 || (r = checkpoint_open(o->model, dummy ? LOAD_DUMMY : LOAD_AUTO, o->seed, &e->ckpt, err)) < 0)
+        return r;
+    const struct model_config *c = checkpoint_config(e->ckpt);
+    if ((r = kv_dtype_parse(o->kv_cache_dtype, c->dtype, &kv_dtype, err)) < 0 || (r = limits_init(e, o, err)) < 0)
+        return r;
+    uint64_t need = model_weights_bytes(e->ckpt), available = mem_available();
+    if (need > available)
+        return error_set(err, OCTAVO_ENOMEM, "%s: the weights need %.2f GiB of memory, but only %.2f GiB are available",
+                         o->model, (double)need / (1 << 30), (double)available / (1 << 30));
+    e->pool = pool_new(info->num_threads);
+    if (!e->pool)
+        return error_set_param(err, OCTAVO_ENOMEM, "threads", "cannot start %d compute threads; lower --threads",
+                               info->num_threads);
+    if ((r = model_load(e->ckpt, e->pool, isa, o->progress, o->progress_arg, &e->model, err)) < 0 ||
+        (r = kv_size(e, o, kv_dtype, err)) < 0)
+        return r;
+    info->architecture = c->architecture;
+    info->isa = cpu_isa_name(isa);
+    info->vocab_size = c->vocab_size;
+    info->weights_bytes = (int64_t)e->model->weights_bytes;
+    info->num_parameters = e->model->num_parameters;
+    info->eos_token_ids = c->eos_token_ids;
+    info->num_eos_token_ids = (size_t)c->num_eos_token_ids;
+    default_sampling_init(info, checkpoint_generation_config(e->ckpt));
+    struct sampler sampler = {.ops = e->model->ops,
+                              .vocab_size = c->vocab_size,
+                              .num_sampled = o->tokenizer_vocab_size > 0 ? MIN(o->tokenizer_vocab_size, c->vocab_size)
+                                                                         : c->vocab_size,
+                              .eos = c->eos_token_ids,
+                              .num_eos = (size_t)c->num_eos_token_ids};
+    r = model_runner_new(e->model, kv_dtype, info->block_size, info->num_blocks, info->max_num_batched_tokens, &sampler,
+                         &e->runner, err);
+    if (r < 0)
+        return r;
+    scheduler_init(&e->sched, info->max_num_seqs, info->max_num_batched_tokens, info->num_blocks, info->block_size);
+    e->sched_ready = true;
+    return 0;
+}
+
+int octavo_engine_open(const struct octavo_engine_options *opts, struct octavo_engine **ret_engine,
+                       struct octavo_error *err)
+{
+    if (!opts->model)
+        return error_set_param(err, OCTAVO_EINVAL, "model", "no model: name the folder of a checkpoint");
+    struct timespec t0, t1;
+    clock_gettime(CLOCK_MONOTONIC, &t0);
+    struct octavo_engine *e = mem_calloc(1, sizeof(*e));
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->cond, NULL);
+    e->model_dir = mem_strdup(opts->model);
+    e->info.model = e->model_dir;
+    int r = engine_load(e, opts, err);
+    if (r == 0) {
+        sigset_t all, old; /* signals belong to the main program */
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &old);
+        e->thread_ready = pthread_create(&e->thread, NULL, engine_main, e) == 0;
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+        if (!e->thread_ready)
+            r = error_set(err, OCTAVO_ENOMEM, "cannot start the engine thread");
+    }
+    if (r < 0) {
+        octavo_engine_close(e);
+        return r;
+    }
+    clock_gettime(CLOCK_MONOTONIC, &t1);
+    e->info.load_seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
+    *ret_engine = e;
+    return 0;
+}
+
+void octavo_engine_close(struct octavo_engine *e)
+{
+    if (!e)
+        return;
+    if (e->thread_ready) {
+        pthread_mutex_lock(&e->lock);
+        e->quit = true;
+        pthread_cond_signal(&e->cond);
+        pthread_mutex_unlock(&e->lock);
+        pthread_join(e->thread, NULL);
+    }
+    if (e->sched_ready)
+        scheduler_release(&e->sched);
+    model_runner_free(e->runner);
+    model_free(e->model);
+    pool_free(e->pool);
+    checkpoint_free(e->ckpt);
+    pthread_mutex_destroy(&e->lock);
+    pthread_cond_destroy(&e->cond);
+    free(e->model_dir);
+    free(e);
+}
+
+const struct octavo_engine_info *octavo_engine_info(const struct octavo_engine *e)
+{
+    return &e->info;
+}

@@ -1,0 +1,270 @@
+/* Sampling: see sampler.h. The order of steps is vLLM V1's: min_tokens, logit bias, penalties, temperature, min_p,
+ * top_k, top_p, draw. Ties always go to the lower id, and sums run in a fixed order, so a draw is reproducible. */
+#include "engine/sampler.h"
+
+#include "base/detmath.h"
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GREEDY_BELOW 1e-5f
+#define MIN_TEMPERATURE 0.01f /* what is hotter than greedy is at least this, as in vLLM: no overflow of z / t */
+
+int sampler_scratch_init(struct sampler_scratch *s, int32_t vocab_size)
+{
+    size_t n = (size_t)vocab_size;
+    *s = (struct sampler_scratch){mem_try_array(n, sizeof(float)), mem_try_array(n, sizeof(float)),
+                                  mem_try_array(n, sizeof(int32_t)), mem_try_calloc(n, sizeof(int32_t))};
+    return s->z && s->p && s->ids && s->counts ? 0 : OCTAVO_ENOMEM;
+}
+
+void sampler_scratch_release(struct sampler_scratch *s)
+{
+    free(s->z);
+    free(s->p);
+    free(s->ids);
+    free(s->counts);
+}
+
+/* Uniform in [0, 1): splitmix64's finaliser over seed and index, twice, so that neighbours share nothing. */
+static double uniform(int64_t seed, int64_t index)
+{
+    uint64_t x = (uint64_t)seed;
+    for (int round = 0; round < 2; round++) {
+        x += 0x9e3779b97f4a7c15u * (uint64_t)(round ? index + 1 : 1);
+        x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+        x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+        x ^= x >> 31;
+    }
+    return (double)(x >> 11) * 0x1p-53;
+}
+
+/* a before b in "best first": higher logit, then lower id */
+static inline bool better(const float *z, int32_t a, int32_t b)
+{
+    return z[a] > z[b] || (z[a] == z[b] && a < b);
+}
+
+/* Puts the m best of ids[0..n) first, in no order. Quickselect with the median of three: no adversary chooses logits
+ * finely enough to matter, and equal logits still differ by id. */
+static void select_best(const float *z, int32_t *ids, int32_t n, int32_t m)
+{
+    int32_t lo = 0, hi = n;
+    while (hi - lo > 1 && m > lo && m < hi) {
+        int32_t a = ids[lo], b = ids[lo + (hi - lo) / 2], c = ids[hi - 1];
+        int32_t pivot = better(z, a, b) ? (better(z, b, c)   ? b
+                                           : better(z, a, c) ? c
+                                                             : a)
+                                        : (better(z, a, c)   ? a
+                                           : better(z, b, c) ? c
+                                                             : b);
+        int32_t i = lo, j = hi - 1;
+        while (i <= j) {
+            while (better(z, ids[i], pivot))
+                i++;
+            while (better(z, pivot, ids[j]))
+                j--;
+            if (i <= j) {
+                int32_t t = ids[i];
+                ids[i++] = ids[j];
+                ids[j--] = t;
+            }
+        }
+        /* ids[lo..j] are no worse than the pivot, ids[i..hi) no better */
+        if (m <= j + 1)
+            hi = j + 1;
+        else if (m >= i)
+            lo = i;
+        else
+            return;
+    }
+}
+
+static int compare_best(const void *pa, const void *pb, void *arg)
+{
+    int32_t a = *(const int32_t *)pa, b = *(const int32_t *)pb;
+    return a == b ? 0 : better(arg, a, b) ? -1 : 1;
+}
+
+static void sort_best(float *z, int32_t *ids, int32_t n)
+{
+    qsort_r(ids, (size_t)n, sizeof(*ids), compare_best, z);
+}
+
+static int32_t argmax(const float *z, int32_t n)
+{
+    int32_t best = SAMPLER_NOT_FINITE;
+    float max = -INFINITY;
+    for (int32_t i = 0; i < n; i++) {
+        if (isnan(z[i]))
+            return SAMPLER_NOT_FINITE;
+        if (z[i] > max) {
+            max = z[i];
+            best = i;
+        }
+    }
+    return best;
+}
+
+/* ---- logits processors ---- */
+
+static void mask(float *z, int32_t n, const int32_t *ids, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (ids[i] >= 0 && ids[i] < n)
+            z[ids[i]] = -INFINITY;
+}
+
+static void penalise(float *z, int32_t n, int32_t *counts, const struct request *r)
+{
+    const struct octavo_sampling_params *sp = &r->sampling;
+    if (sp->repetition_penalty != 1.0f)
+        for (int64_t i = 0; i < r->num_tokens; i++) {
+            int32_t id = r->token_ids[i];
+            if (id < n && counts[id]++ == 0)
+                z[id] = z[id] > 0 ? z[id] / sp->repetition_penalty : z[id] * sp->repetition_penalty;
+        }
+    for (int64_t i = 0; i < r->num_tokens; i++)
+        counts[r->token_ids[i]] = 0;
+    if (sp->frequency_penalty == 0 && sp->presence_penalty == 0)
+        return;
+    for (int64_t i = r->num_prompt_tokens; i < r->num_tokens; i++)
+        counts[r->token_ids[i]]++;
+    for (int64_t i = r->num_prompt_tokens; i < r->num_tokens; i++) {
+        int32_t id = r->token_ids[i];
+        if (id < n && counts[id])
+            z[id] -= sp->frequency_penalty * (float)counts[id] + sp->presence_penalty;
+        counts[id] = 0;
+    }
+}
+
+static void process(const struct sampler *s, struct sampler_scratch *scratch, const struct request *r)
+{
+    const struct octavo_sampling_params *sp = &r->sampling;
+    float *z = scratch->z;
+    if (r->num_tokens - r->num_prompt_tokens < sp->min_tokens) {
+        mask(z, s->num_sampled, s->eos, s->num_eos);
+        mask(z, s->num_sampled, sp->stop_token_ids, sp->num_stop_token_ids);
+    }
+    for (size_t i = 0; i < sp->num_logit_bias; i++)
+        if (sp->logit_bias_ids[i] < s->num_sampled)
+            z[sp->logit_bias_ids[i]] += fminf(fmaxf(sp->logit_bias[i], -100.0f), 100.0f);
+    if (sp->repetition_penalty != 1.0f || sp->frequency_penalty != 0 || sp->presence_penalty != 0)
+        penalise(z, s->num_sampled, scratch->counts, r);
+}
+
+static bool is_plain(const struct octavo_sampling_params *sp)
+{
+    return sp->min_tokens == 0 && sp->num_logit_bias == 0 && sp->repetition_penalty == 1.0f &&
+           sp->frequency_penalty == 0 && sp->presence_penalty == 0;
+}
+
+/* ---- drawing ---- */
+
+/* The first of ids[0..n) whose running sum of p exceeds u * total. */
+static int32_t draw(const float *p, const int32_t *ids, int32_t n, double total, double u)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++) {
+        sum += (double)p[ids[i]];
+        if (sum > u * total)
+            return ids[i];
+    }
+    return ids[n - 1];
+}
+
+/* Keeps the shortest run of best candidates whose probability reaches top_p; sorts no more than it must. */
+static int32_t nucleus(float *z, const float *p, int32_t *ids, int32_t n, float top_p, double *total)
+{
+    double want = (double)top_p * *total;
+    for (int32_t m = MIN(n, 256);; m = m > n / 8 ? n : m * 8) {
+        select_best(z, ids, n, m);
+        sort_best(z, ids, m);
+        double sum = 0;
+        for (int32_t i = 0; i < m; i++) {
+            sum += (double)p[ids[i]];
+            if (sum >= want) {
+                *total = sum;
+                return i + 1;
+            }
+        }
+        if (m == n) {
+            *total = sum;
+            return n;
+        }
+    }
+}
+
+int32_t sampler_sample(const struct sampler *s, struct sampler_scratch *scratch, const float *logits,
+                       const struct request *r)
+{
+    const struct octavo_sampling_params *sp = &r->sampling;
+    int32_t n = s->num_sampled, count = 0, *ids = scratch->ids;
+    bool greedy = sp->temperature < GREEDY_BELOW;
+    if (greedy && is_plain(sp))
+        return argmax(logits, n);
+    float *z = scratch->z, *p = scratch->p;
+    memcpy(z, logits, (size_t)n * sizeof(float));
+    process(s, scratch, r);
+    int32_t best = argmax(z, n);
+    if (greedy || best < 0)
+        return best;
+
+    float t = fmaxf(sp->temperature, MIN_TEMPERATURE);
+    for (int32_t i = 0; i < n; i++)
+        z[i] /= t;
+    float floor_z = sp->min_p > 0 ? z[best] + (float)det_log((double)sp->min_p) : -INFINITY;
+    if (sp->min_p > 0 && floor_z > z[best])
+        floor_z = z[best];
+    for (int32_t i = 0; i < n; i++)
+        if (z[i] >= floor_z && z[i] > -INFINITY)
+            ids[count++] = i;
+    if (sp->top_k > 0 && sp->top_k < count) {
+        select_best(z, ids, count, sp->top_k);
+        float kth = INFINITY;
+        for (int32_t i = 0; i < sp->top_k; i++)
+            kth = fminf(kth, z[ids[i]]);
+        int32_t kept = 0; /* ties with the k-th stay; ids in ascending order again */
+        for (int32_t i = 0; i < n; i++)
+            if (z[i] >= kth)
+                ids[kept++] = i;
+        count = kept;
+    }
+    s->ops->exp_sub(p, z, n, z[best]);
+    double total = 0;
+    for (int32_t i = 0; i < count; i++)
+        total += (double)p[ids[i]];
+    if (sp->top_p < 1)
+        count = nucleus(z, p, ids, count, sp->top_p, &total);
+    int64_t index = r->num_tokens - r->num_prompt_tokens;
+    return draw(p, ids, count, total, uniform(sp->seed, index));
+}
+
+int32_t sampler_logprobs(const struct sampler *s, struct sampler_scratch *scratch, const float *logits, int32_t token,
+                         int32_t num, struct octavo_logprob *ret, struct octavo_logprob *top)
+{
+    int32_t n = s->vocab_size, *ids = scratch->ids;
+    float max, sum;
+    s->ops->softmax_stats(logits, n, &max, &sum);
+    if (!isfinite(max) || !isfinite(sum) || isnan(logits[token]))
+        return SAMPLER_NOT_FINITE;
+    double log_z = (double)max + det_log((double)sum);
+    int32_t rank = 1;
+    for (int32_t i = 0; i < n; i++)
+        rank += logits[i] > logits[token];
+    *ret = (struct octavo_logprob){token, (float)((double)logits[token] - log_z), rank};
+    if (num == 0)
+        return 0;
+    if (num < 0 || num > n)
+        num = n;
+    for (int32_t i = 0; i < n; i++)
+        ids[i] = i;
+    memcpy(scratch->z, logits, (size_t)n * sizeof(float));
+    select_best(scratch->z, ids, n, num);
+    sort_best(scratch->z, ids, num);
+    for (int32_t i = 0; i < num; i++)
+        top[i] = (struct octavo_logprob){ids[i], (float)((double)logits[ids[i]] - log_z), i + 1};
+    return num;
+}

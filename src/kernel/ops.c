@@ -1,0 +1,54 @@
+/* Dispatch and packing: see ops.h. */
+#include "kernel/ops.h"
+
+#include <string.h>
+
+#define KERNEL(name, args) .name = name##_ref,
+static const struct kernel_ops ops_ref = {
+    .isa = CPU_ISA_REF,
+#include "kernel/kernels.def"
+};
+#undef KERNEL
+
+#if defined(__x86_64__)
+#define KERNEL(name, args) .name = name##_avx2,
+static const struct kernel_ops ops_avx2 = {
+    .isa = CPU_ISA_AVX2,
+#include "kernel/kernels.def"
+};
+#undef KERNEL
+#define KERNEL(name, args) .name = name##_avx512,
+static const struct kernel_ops ops_avx512 = {
+    .isa = CPU_ISA_AVX512,
+#include "kernel/kernels.def"
+};
+#undef KERNEL
+#endif
+
+const struct kernel_ops *kernel_ops_get(enum cpu_isa isa)
+{
+#if defined(__x86_64__)
+    if (isa >= CPU_ISA_AVX512)
+        return &ops_avx512;
+    if (isa == CPU_ISA_AVX2)
+        return &ops_avx2;
+#endif
+    (void)isa;
+    return &ops_ref;
+}
+
+void gemm_pack(void *dst, const void *src, int elem_bytes, int row_begin, int rows, int k)
+{
+    size_t e = (size_t)elem_bytes;
+    for (int r = 0; r < rows; r++) {
+        size_t j = (size_t)(row_begin + r);
+        uint8_t *to = (uint8_t *)dst + (j / GEMM_NR * (size_t)k * GEMM_NR + j % GEMM_NR) * e;
+        const uint8_t *from = (const uint8_t *)src + (size_t)r * (size_t)k * e;
+        if (e == 2)
+            for (size_t i = 0; i < (size_t)k; i++)
+                memcpy(to + i * GEMM_NR * 2, from + i * 2, 2);
+        else
+            for (size_t i = 0; i < (size_t)k; i++)
+                memcpy(to + i * GEMM_NR * 4, from + i * 4, 4);
+    }
+}

@@ -1,0 +1,92 @@
+/* Row kernels: the specification. Compiled as it stands for ref, and again by each x86/ file with its own flags: there
+ * is no reduction here whose order the compiler could choose, so vectorising cannot change a bit.
+ * KFN(name) gives the variant's symbol. */
+#ifndef KFN
+#define KFN(name) name##_ref
+#endif
+
+#include "kernel/ops.h"
+#include "kernel/ref/convert.h"
+#include "kernel/ref/math.h"
+
+void KFN(rmsnorm)(float *y, const float *x, const float *weight, int n, float eps)
+{
+    float lane[16] = {0};
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++)
+            lane[j] = fmaf(x[i + j], x[i + j], lane[j]);
+    for (int j = 0; i + j < n; j++)
+        lane[j] = fmaf(x[i + j], x[i + j], lane[j]);
+    float inv = 1.0f / sqrtf(lanes_sum(lane) / (float)n + eps);
+    for (i = 0; i < n; i++)
+        y[i] = x[i] * inv * weight[i];
+}
+
+void KFN(rope)(float *x, const float *cos, const float *sin, int d)
+{
+    int h = d / 2;
+    for (int i = 0; i < h; i++) {
+        float a = x[i], b = x[i + h];
+        x[i] = fmaf(a, cos[i], -(b * sin[i]));
+        x[i + h] = fmaf(b, cos[i], a * sin[i]);
+    }
+}
+
+void KFN(add)(float *y, const float *x, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] += x[i];
+}
+
+void KFN(silu_mul)(float *y, const float *gate, const float *up, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = gate[i] / (1.0f + exp_f32(-gate[i])) * up[i];
+}
+
+/* K of a tile is (d, ATTN_TILE): one vector load holds one channel of many keys. V is (token, d). */
+#define KV_WRITE(name, type, convert)                                                                                  \
+    void KFN(name)(void *k_block, void *v_block, int slot, const float *k, const float *v, int d)                      \
+    {                                                                                                                  \
+        type *kt = (type *)k_block + (size_t)(slot / ATTN_TILE) * ATTN_TILE * (size_t)d + slot % ATTN_TILE;            \
+        type *vt = (type *)v_block + (size_t)slot * (size_t)d;                                                         \
+        for (int i = 0; i < d; i++) {                                                                                  \
+            kt[(size_t)i * ATTN_TILE] = convert(k[i]);                                                                 \
+            vt[i] = convert(v[i]);                                                                                     \
+        }                                                                                                              \
+    }
+
+#define F32_SAME(x) (x)
+KV_WRITE(kv_write_bf16, uint16_t, bf16_from_f32)
+KV_WRITE(kv_write_f16, uint16_t, f16_from_f32)
+KV_WRITE(kv_write_f32, float, F32_SAME)
+
+void KFN(softmax_stats)(const float *x, int n, float *ret_max, float *ret_sum)
+{
+    float lane[16];
+    for (int j = 0; j < 16; j++)
+        lane[j] = -INFINITY;
+    int i = 0;
+    for (; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++)
+            lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+    for (int j = 0; i + j < n; j++)
+        lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+    float max = lanes_max(lane);
+    for (int j = 0; j < 16; j++)
+        lane[j] = 0;
+    for (i = 0; i + 16 <= n; i += 16)
+        for (int j = 0; j < 16; j++)
+            lane[j] += exp_f32(x[i + j] - max);
+    for (int j = 0; i + j < n; j++)
+        lane[j] += exp_f32(x[i + j] - max);
+    *ret_max = max;
+    *ret_sum = lanes_sum(lane);
+}
+
+void KFN(exp_sub)(float *y, const float *x, int n, float sub)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = exp_f32(x[i] - sub);
+}
