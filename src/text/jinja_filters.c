@@ -125,7 +125,9 @@ static int f_reverse(struct jrender *r, const struct jcall *c, struct jval *ret)
     if (c->self.type == JV_STR)
         return jval_slice(r, c->self, jval_none(), jval_none(), jval_int(-1), ret);
     struct jlist *l;
-    int rc = to_list(r, c->self, JL_GENERATOR, &l);
+    /* What cannot be walked backwards becomes a list first, and then stays one. */
+    bool gen = c->self.type == JV_LIST && c->self.list->kind == JL_GENERATOR;
+    int rc = to_list(r, c->self, gen ? JL_LIST : JL_GENERATOR, &l);
     if (rc < 0)
         return rc;
     for (size_t i = 0; i < l->num / 2; i++) {

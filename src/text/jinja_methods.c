@@ -618,7 +618,7 @@ static int m_islower(struct jrender *r, const struct jcall *c, struct jval *ret)
 
 static int pad(struct jrender *r, const struct jcall *c, int where, struct jval *ret)
 {
-    int64_t width, len;
+    int64_t width = 0, len = 0;
     struct jval fill = c->a[1].type == JV_ABSENT ? jval_str(" ", 1) : c->a[1];
     int rc = want_int(r, c->a[0], &width);
     if (rc == 0)
@@ -658,7 +658,7 @@ static int m_zfill(struct jrender *r, const struct jcall *c, struct jval *ret)
     if (!sign)
         return pad(r, &p, 1, ret);
     p.self = jval_str(c->self.s + 1, c->self.len - 1);
-    int64_t w;
+    int64_t w = 0;
     int rc = want_int(r, c->a[0], &w);
     p.a[0] = jval_int(w > INT64_MIN ? w - 1 : w);
     if (rc == 0)

@@ -177,9 +177,9 @@ static int f_truncate(struct jrender *r, const struct jcall *c, struct jval *ret
     struct jval s, end = c->a[2].type == JV_STR ? c->a[2] : jval_str("...", 3), text;
     int64_t len, length = jval_is_int(&c->a[0]) ? jval_int_of(&c->a[0]) : 255, end_len;
     int64_t leeway = jval_is_int(&c->a[3]) ? jval_int_of(&c->a[3]) : 5;
-    int rc = jval_to_str(r, c->self, &s);
+    int rc = jval_length(r, c->self, &len);
     if (rc == 0)
-        rc = jval_length(r, s, &len);
+        rc = jval_to_str(r, c->self, &s);
     if (rc == 0)
         rc = jval_length(r, end, &end_len);
     if (rc == 0 && (length < end_len || leeway < 0))

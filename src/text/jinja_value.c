@@ -251,8 +251,8 @@ static void slot_put(struct jdict *d, uint64_t hash, size_t i)
 
 int jdict_set(struct jrender *r, struct jdict *d, struct jval key, struct jval value)
 {
-    uint64_t hash;
-    size_t at;
+    uint64_t hash = 0;
+    size_t at = SIZE_MAX;
     int rc = value_hash(r, key, 0, &hash);
     if (rc == 0)
         rc = dict_find(r, d, key, hash, &at);
@@ -294,8 +294,8 @@ int jdict_set_cstr(struct jrender *r, struct jdict *d, const char *key, struct j
 
 int jdict_get(struct jrender *r, const struct jdict *d, struct jval key, struct jval *ret, bool *ret_found)
 {
-    uint64_t hash;
-    size_t at;
+    uint64_t hash = 0;
+    size_t at = SIZE_MAX;
     int rc = value_hash(r, key, 0, &hash);
     if (rc == 0)
         rc = dict_find(r, d, key, hash, &at);
