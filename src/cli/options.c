@@ -328,7 +328,7 @@ int options_parse(const struct option_set *sets, size_t num_sets, int argc, char
         } else if (!only_positional && (!strcmp(word, "--help") || !strcmp(word, "-h"))) {
             return 1;
         } else if (!only_positional && word[0] == '-' && word[1]) {
-            struct found f;
+            struct found f = {0};
             const char *value;
             int r = find_flag(sets, num_sets, word, &f, &value, err);
             if (r == 0)
