@@ -110,7 +110,6 @@ int engine_flags_apply(const struct engine_flags *flags, const char *model, stru
     opts->kv_cache_dtype = flags->kv_cache_dtype;
     opts->isa = flags->isa;
     opts->seed = (uint64_t)flags->seed;
-    opts->skip_tokenizer_init = flags->skip_tokenizer_init;
     opts->max_model_len = flags->max_model_len < 0 ? 0 : flags->max_model_len;
     opts->max_num_seqs = (int)flags->max_num_seqs;
     opts->max_num_batched_tokens = (int)flags->max_num_batched_tokens;
