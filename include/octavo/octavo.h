@@ -192,6 +192,36 @@ OCTAVO_API void octavo_request_abort(struct octavo_request *request);
 /* Aborts when it still runs, then frees. After return no notify call comes. NULL is fine. */
 OCTAVO_API void octavo_request_free(struct octavo_request *request);
 
+/* ---- text -------------------------------------------------------------------------------------------------- */
+
+/* The engine speaks token ids; this is the way from and to text, as the server goes it. */
+struct octavo_tokenizer;
+struct octavo_detokenizer;
+
+/* Reads tokenizer.json, tokenizer_config.json and the chat template, if there is one, of a checkpoint's folder. */
+OCTAVO_API int octavo_tokenizer_open(const char *dir, struct octavo_tokenizer **ret_tok, struct octavo_error *err);
+OCTAVO_API void octavo_tokenizer_close(struct octavo_tokenizer *tok); /* NULL is fine */
+/* One past the highest id: what octavo_engine_options.tokenizer_vocab_size wants. */
+OCTAVO_API int32_t octavo_tokenizer_vocab_size(const struct octavo_tokenizer *tok);
+/* The ids of text (len bytes of UTF-8); add_special puts what the tokenizer's post-processor adds (bos) around them.
+ * *ret_ids is the caller's, to be given to octavo_free. */
+OCTAVO_API int octavo_tokenize(const struct octavo_tokenizer *tok, const char *text, size_t len, bool add_special,
+                               int32_t **ret_ids, size_t *ret_num_ids, struct octavo_error *err);
+/* The ids of a conversation: messages_json is an array of {"role", "content"} objects, rendered with the chat template
+ * up to where the assistant's answer begins. */
+OCTAVO_API int octavo_tokenize_chat(const struct octavo_tokenizer *tok, const char *messages_json, size_t len,
+                                    int32_t **ret_ids, size_t *ret_num_ids, struct octavo_error *err);
+OCTAVO_API void octavo_free(void *p); /* memory that a function above returned; NULL is fine */
+
+/* A stream of ids to a stream of text, special tokens left out; never half a character. One thread at a time. */
+OCTAVO_API struct octavo_detokenizer *octavo_detokenizer_new(const struct octavo_tokenizer *tok);
+OCTAVO_API void octavo_detokenizer_free(struct octavo_detokenizer *d); /* NULL is fine */
+/* Adds a token; *ret_text (*ret_len bytes, NUL after them) is what can now be shown, valid until the next call. */
+OCTAVO_API void octavo_detokenizer_push(struct octavo_detokenizer *d, int32_t token_id, const char **ret_text,
+                                        size_t *ret_len);
+/* The end: what was held back. */
+OCTAVO_API void octavo_detokenizer_finish(struct octavo_detokenizer *d, const char **ret_text, size_t *ret_len);
+
 #ifdef __cplusplus
 }
 #endif

@@ -5,13 +5,19 @@
 #include <string.h>
 #include <unistd.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 static const char *const names[] = {"ref", "avx2", "avx512"};
 
 enum cpu_isa cpu_isa_best(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c"))
+    unsigned eax, ebx, ecx = 0, edx; /* clang 14's builtin does not know f16c */
+    __get_cpuid(1, &eax, &ebx, &ecx, &edx);
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !(ecx & bit_F16C))
         return CPU_ISA_REF;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))

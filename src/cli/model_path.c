@@ -62,7 +62,8 @@ int model_path_find(const char *named, char **ret_path, struct octavo_error *err
         }
         free(real);
     }
-    return error_set(err, OCTAVO_EIO,
-                     "no model named, and the bundled one is not where it should be (../share/octavo/models/storyteller "
-                     "from the program): name a checkpoint folder, or set OCTAVO_MODEL");
+    return error_set(
+        err, OCTAVO_EIO,
+        "no model named, and the bundled one is not where it should be (../share/octavo/models/storyteller "
+        "from the program): name a checkpoint folder, or set OCTAVO_MODEL");
 }

@@ -130,8 +130,7 @@ static bool spelled(const struct option_spec *spec, const char *name, size_t len
     }
 }
 
-static bool find_exact(const struct option_set *sets, size_t num_sets, const char *name, size_t len,
-                       struct found *ret)
+static bool find_exact(const struct option_set *sets, size_t num_sets, const char *name, size_t len, struct found *ret)
 {
     for (size_t s = 0; s < num_sets; s++)
         for (size_t i = 0; i < sets[s].num_specs; i++)
@@ -220,8 +219,8 @@ static int store_int(const struct option_spec *spec, const char *flag, const cha
     if (parse_human_int(value, &n))
         return bad_value(err, flag, value, "an integer such as 4096, 32k or 4GiB");
     if (n < spec->lo || n > spec->hi)
-        return error_set(err, OCTAVO_EINVAL, "%.*s is %lld, but must be between %lld and %lld",
-                         (int)strcspn(flag, "="), flag, (long long)n, (long long)spec->lo, (long long)spec->hi);
+        return error_set(err, OCTAVO_EINVAL, "%.*s is %lld, but must be between %lld and %lld", (int)strcspn(flag, "="),
+                         flag, (long long)n, (long long)spec->lo, (long long)spec->hi);
     *ret = n;
     return 0;
 }
@@ -294,7 +293,8 @@ static int apply_flag(const struct found *f, int argc, char **argv, int *at, con
 {
     const struct option_spec *spec = f->spec;
     const char *flag = argv[*at];
-    bool bare = spec->type == OPTION_SWITCH || !spec->metavar;
+    bool bare = spec->type == OPTION_SWITCH ||
+                ((spec->type == OPTION_IGNORED || spec->type == OPTION_REFUSED) && !spec->metavar);
     if (bare && !value) {
         if (spec->type == OPTION_SWITCH) {
             *(bool *)((char *)f->values + spec->offset) = !f->negated;
@@ -307,7 +307,8 @@ static int apply_flag(const struct found *f, int argc, char **argv, int *at, con
     if (!value) {
         /* "--seed -1" is a value; "--model --port" is a flag without one */
         if (*at + 1 >= argc || (argv[*at + 1][0] == '-' && argv[*at + 1][1] == '-' && argv[*at + 1][2]))
-            return error_set(err, OCTAVO_EINVAL, "%s needs a value: %s %s", flag, flag, spec->metavar);
+            return error_set(err, OCTAVO_EINVAL, "%s needs a value: %s %s", flag, flag,
+                             spec->metavar ? spec->metavar : "WORD");
         value = argv[++*at];
     }
     int r = store_value(f, flag, value, err);
@@ -316,8 +317,8 @@ static int apply_flag(const struct found *f, int argc, char **argv, int *at, con
     return r;
 }
 
-int options_parse(const struct option_set *sets, size_t num_sets, int argc, char **argv,
-                  struct option_list *positional, size_t max_positional, struct octavo_error *err)
+int options_parse(const struct option_set *sets, size_t num_sets, int argc, char **argv, struct option_list *positional,
+                  size_t max_positional, struct octavo_error *err)
 {
     bool only_positional = false;
     for (int i = 1; i < argc; i++) {

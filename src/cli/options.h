@@ -51,8 +51,8 @@ struct option_set {
 
 /* Parses argv[1..argc). Positional words go to *positional (at most max_positional, else an error).
  * Returns 0, 1 when --help was asked for (the caller prints it), or an error. */
-int options_parse(const struct option_set *sets, size_t num_sets, int argc, char **argv,
-                  struct option_list *positional, size_t max_positional, struct octavo_error *err);
+int options_parse(const struct option_set *sets, size_t num_sets, int argc, char **argv, struct option_list *positional,
+                  size_t max_positional, struct octavo_error *err);
 /* Writes the flags of all sets by group, wrapped to 100 columns. Ignored and refused flags are left out. */
 void options_print_help(FILE *f, const struct option_set *sets, size_t num_sets);
 void option_list_release(struct option_list *l);
