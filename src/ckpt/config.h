@@ -40,11 +40,11 @@ struct model_config {
     int64_t max_position_embeddings; /* as written */
     int64_t max_model_len;           /* tokens: with RoPE scaling counted as vLLM derives it */
     bool tie_word_embeddings;
-    bool attention_bias, mlp_bias;   /* what the flags say; tensors decide (checkpoint.h) */
-    int64_t sliding_window;          /* tokens a sliding layer sees, itself included; 0: no layer slides */
+    bool attention_bias, mlp_bias;          /* what the flags say; tensors decide (checkpoint.h) */
+    int64_t sliding_window;                 /* tokens a sliding layer sees, itself included; 0: no layer slides */
     uint8_t layer_types[CONFIG_MAX_LAYERS]; /* enum layer_type, (num_hidden_layers) */
     struct rope_params rope[LAYER_TYPE_COUNT];
-    int32_t bos_token_id;            /* -1: none */
+    int32_t bos_token_id;                  /* -1: none */
     int32_t eos_token_ids[CONFIG_MAX_EOS]; /* union of both files, in order of appearance, no duplicates */
     int num_eos_token_ids;
 };

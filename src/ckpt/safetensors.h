@@ -35,9 +35,9 @@ enum dtype {
     DTYPE_COUNT,
 };
 
-const char *dtype_name(enum dtype dtype);              /* the format's own: "BF16" */
+const char *dtype_name(enum dtype dtype); /* the format's own: "BF16" */
 int dtype_bits(enum dtype dtype);
-int dtype_parse(const char *name, enum dtype *ret);    /* 0, or -1 */
+int dtype_parse(const char *name, enum dtype *ret); /* 0, or -1 */
 
 #define TENSOR_MAX_DIMS 8
 
@@ -49,7 +49,7 @@ struct tensor {
     int64_t shape[TENSOR_MAX_DIMS];
     const uint8_t *data; /* NULL for a dummy tensor until checkpoint_tensor_pin */
     size_t bytes;
-    const char *file;    /* path it lies in, for messages */
+    const char *file; /* path it lies in, for messages */
 };
 
 /* Tensors in the order of their offsets. */

@@ -50,8 +50,8 @@ static const struct option_spec specs[] = {
     {"max-logprobs", OPTION_INT, AT(max_logprobs), .metavar = "N", .lo = -1, .hi = 1 << 24,
      .help = "Most logprobs a request may ask for; -1: the whole vocabulary. Default: 20."},
 
-    {"threads", OPTION_INT, AT(threads), .group = "Engine", .metavar = "N", .lo = 0, .hi = 4096, .zero_word = "auto",
-     .help = "Compute threads. Default: one for each usable core."},
+    {"threads", OPTION_INT, AT(threads), .group = "Engine", .metavar = "N", .lo = 0, .hi = 4096,
+     .zero_word = "auto", .help = "Compute threads. Default: one for each usable core."},
     {"isa", OPTION_CHOICE, AT(isa), .choices = isa_tiers,
      .help = "Highest instruction set to use; results are the same on each. Default: auto."},
     {"max-num-seqs", OPTION_INT, AT(max_num_seqs), .metavar = "N", .lo = 1, .hi = 65536,
@@ -110,7 +110,6 @@ int engine_flags_apply(const struct engine_flags *flags, const char *model, stru
     opts->kv_cache_dtype = flags->kv_cache_dtype;
     opts->isa = flags->isa;
     opts->seed = (uint64_t)flags->seed;
-    opts->skip_tokenizer_init = flags->skip_tokenizer_init;
     opts->max_model_len = flags->max_model_len < 0 ? 0 : flags->max_model_len;
     opts->max_num_seqs = (int)flags->max_num_seqs;
     opts->max_num_batched_tokens = (int)flags->max_num_batched_tokens;

@@ -293,7 +293,8 @@ static int apply_flag(const struct found *f, int argc, char **argv, int *at, con
 {
     const struct option_spec *spec = f->spec;
     const char *flag = argv[*at];
-    bool bare = spec->type == OPTION_SWITCH || !spec->metavar;
+    bool bare = spec->type == OPTION_SWITCH ||
+                ((spec->type == OPTION_IGNORED || spec->type == OPTION_REFUSED) && !spec->metavar);
     if (bare && !value) {
         if (spec->type == OPTION_SWITCH) {
             *(bool *)((char *)f->values + spec->offset) = !f->negated;
@@ -306,7 +307,8 @@ static int apply_flag(const struct found *f, int argc, char **argv, int *at, con
     if (!value) {
         /* "--seed -1" is a value; "--model --port" is a flag without one */
         if (*at + 1 >= argc || (argv[*at + 1][0] == '-' && argv[*at + 1][1] == '-' && argv[*at + 1][2]))
-            return error_set(err, OCTAVO_EINVAL, "%s needs a value: %s %s", flag, flag, spec->metavar);
+            return error_set(err, OCTAVO_EINVAL, "%s needs a value: %s %s", flag, flag,
+                             spec->metavar ? spec->metavar : "WORD");
         value = argv[++*at];
     }
     int r = store_value(f, flag, value, err);
@@ -326,7 +328,7 @@ int options_parse(const struct option_set *sets, size_t num_sets, int argc, char
         } else if (!only_positional && (!strcmp(word, "--help") || !strcmp(word, "-h"))) {
             return 1;
         } else if (!only_positional && word[0] == '-' && word[1]) {
-            struct found f;
+            struct found f = {0};
             const char *value;
             int r = find_flag(sets, num_sets, word, &f, &value, err);
             if (r == 0)

@@ -232,8 +232,8 @@ static const json_t *part_text(const json_t *part, size_t i, struct octavo_error
                  !strcmp(type, "refusal");
     if (json_is_object(part) && known && json_is_string(text))
         return text;
-    error_set_param(err, OCTAVO_EINVAL, "messages", "messages[%zu]: content has a part of type '%s' that is not text", i,
-                    type ? type : "?");
+    error_set_param(err, OCTAVO_EINVAL, "messages", "messages[%zu]: content has a part of type '%s' that is not text",
+                    i, type ? type : "?");
     return NULL;
 }
 
@@ -286,7 +286,7 @@ static int set_tool_calls(json_t *msg, size_t i, struct octavo_error *err)
         if (!fn)
             continue;
         const json_t *given = json_object_get(fn, "arguments");
-        char what[80];
+        char what[128];
         snprintf(what, sizeof(what), "messages[%zu].tool_calls[%zu].function.arguments", i, k);
         if (json_is_string(given) && json_string_length(given))
             rc = json_parse_text(json_string_value(given), json_string_length(given), what, 0, &args, err);
@@ -353,7 +353,8 @@ static int mark_final(json_t *messages, struct buf *final, struct octavo_error *
     const char *key = "content";
     if (json_is_array(content)) {
         if (!json_array_size(content))
-            return error_set_param(err, OCTAVO_EINVAL, "continue_final_message", "the last message has no text to continue");
+            return error_set_param(err, OCTAVO_EINVAL, "continue_final_message",
+                                   "the last message has no text to continue");
         owner = json_array_get(content, json_array_size(content) - 1);
         content = json_object_get(owner, "text");
         key = "text";
@@ -387,16 +388,26 @@ static int cut_final(struct buf *out, size_t from, const struct buf *final, stru
 
 static int add_kwargs(json_t *context, const json_t *kwargs, struct octavo_error *err)
 {
-    static const char *const reserved[] = {
-        "messages", "conversation", "tools", "documents", "add_generation_prompt", "continue_final_message",
-        "chat_template", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
-        "return_assistant_tokens_mask", "tokenizer_kwargs"};
+    static const char *const reserved[] = {"messages",
+                                           "conversation",
+                                           "tools",
+                                           "documents",
+                                           "add_generation_prompt",
+                                           "continue_final_message",
+                                           "chat_template",
+                                           "tokenize",
+                                           "padding",
+                                           "truncation",
+                                           "max_length",
+                                           "return_tensors",
+                                           "return_dict",
+                                           "return_assistant_tokens_mask",
+                                           "tokenizer_kwargs"};
     if (kwargs && !json_is_null(kwargs) && !json_is_object(kwargs))
         return error_set_param(err, OCTAVO_EINVAL, "chat_template_kwargs", "chat_template_kwargs must be an object");
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)kwargs, key, v)
-    {
+    json_object_foreach ((json_t *)(uintptr_t)kwargs, key, v) {
         for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
             if (!strcmp(key, reserved[i]))
                 return error_set_param(err, OCTAVO_EINVAL, "chat_template_kwargs",

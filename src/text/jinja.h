@@ -21,9 +21,9 @@ int jinja_compile(const char *text, size_t len, const char *name, struct jinja_t
 void jinja_free(struct jinja_template *t);
 
 struct jinja_limits {
-    uint64_t max_steps;  /* expressions and statements evaluated, and units of 16 bytes copied or compared */
-    size_t max_memory;   /* bytes of values alive or dead during one render */
-    size_t max_output;   /* bytes of text */
+    uint64_t max_steps; /* expressions and statements evaluated, and units of 16 bytes copied or compared */
+    size_t max_memory;  /* bytes of values alive or dead during one render */
+    size_t max_output;  /* bytes of text */
 };
 void jinja_limits_init(struct jinja_limits *limits); /* the defaults */
 

@@ -6,56 +6,71 @@
 #include "text/jinja.h"
 
 enum jinja_limit {
-    JINJA_MAX_TEMPLATE = 1 << 20,   /* bytes of template text */
-    JINJA_MAX_PARSE_DEPTH = 100,    /* nested brackets, and nested blocks */
-    JINJA_MAX_HEIGHT = 200,         /* levels of one expression tree: a + b + c + ... is a tree that leans left */
-    JINJA_MAX_EVAL_DEPTH = 1200,    /* frames of the evaluator, through macros and all */
-    JINJA_MAX_VALUE_DEPTH = 256,    /* lists in lists */
-    JINJA_MAX_RANGE = 100000,       /* what Jinja's sandbox allows */
+    JINJA_MAX_TEMPLATE = 1 << 20, /* bytes of template text */
+    JINJA_MAX_PARSE_DEPTH = 100,  /* nested brackets, and nested blocks */
+    JINJA_MAX_HEIGHT = 200,       /* levels of one expression tree: a + b + c + ... is a tree that leans left */
+    JINJA_MAX_EVAL_DEPTH = 1200,  /* frames of the evaluator, through macros and all */
+    JINJA_MAX_VALUE_DEPTH = 256,  /* lists in lists */
+    JINJA_MAX_RANGE = 100000,     /* what Jinja's sandbox allows */
 };
 
 enum jnode_type {
     /* expressions */
-    JN_CONST,    /* value */
-    JN_NAME,     /* str */
-    JN_LIST,     /* kids */
-    JN_TUPLE,    /* kids */
-    JN_DICT,     /* kids: key, value, key, value */
-    JN_COND,     /* kids: test, then, else or NULL */
-    JN_OR,       /* kids: two */
-    JN_AND,      /* kids: two */
-    JN_NOT,      /* kids: one */
-    JN_NEG,      /* kids: one */
-    JN_POS,      /* kids: one */
-    JN_BINOP,    /* op, kids: two */
-    JN_COMPARE,  /* kids: operands (n), ops[n-1] */
-    JN_CONCAT,   /* kids: n */
-    JN_ATTR,     /* kids: object; str */
-    JN_ITEM,     /* kids: object, key */
-    JN_SLICE,    /* kids: start, stop, step, each or NULL; only as the key of a JN_ITEM */
-    JN_CALL,     /* kids: callee; args */
-    JN_FILTER,   /* kids: input (NULL in a filter block); str, native, args */
-    JN_TEST,     /* kids: input; str, native, args */
+    JN_CONST,   /* value */
+    JN_NAME,    /* str */
+    JN_LIST,    /* kids */
+    JN_TUPLE,   /* kids */
+    JN_DICT,    /* kids: key, value, key, value */
+    JN_COND,    /* kids: test, then, else or NULL */
+    JN_OR,      /* kids: two */
+    JN_AND,     /* kids: two */
+    JN_NOT,     /* kids: one */
+    JN_NEG,     /* kids: one */
+    JN_POS,     /* kids: one */
+    JN_BINOP,   /* op, kids: two */
+    JN_COMPARE, /* kids: operands (n), ops[n-1] */
+    JN_CONCAT,  /* kids: n */
+    JN_ATTR,    /* kids: object; str */
+    JN_ITEM,    /* kids: object, key */
+    JN_SLICE,   /* kids: start, stop, step, each or NULL; only as the key of a JN_ITEM */
+    JN_CALL,    /* kids: callee; args */
+    JN_FILTER,  /* kids: input (NULL in a filter block); str, native, args */
+    JN_TEST,    /* kids: input; str, native, args */
     /* statements */
-    JN_TEXT,     /* str */
-    JN_PRINT,    /* kids: one expression */
-    JN_IF,       /* kids: test, body (JN_BLOCK), test, body, ..., and one more body for else */
-    JN_FOR,      /* kids: target, iter, test or NULL, body, else or NULL; op: 1 when recursive */
-    JN_SET,      /* kids: target, value */
-    JN_SET_BLOCK,/* kids: target, filter or NULL, body */
-    JN_NSREF,    /* target ns.attr: str, attr */
-    JN_WITH,     /* kids: target, value, target, value, ..., body */
-    JN_MACRO,    /* str; params, kids: defaults (NULL: none) for each param, then body */
-    JN_CALL_BLOCK, /* kids: call, macro */
+    JN_TEXT,         /* str */
+    JN_PRINT,        /* kids: one expression */
+    JN_IF,           /* kids: test, body (JN_BLOCK), test, body, ..., and one more body for else */
+    JN_FOR,          /* kids: target, iter, test or NULL, body, else or NULL; op: 1 when recursive */
+    JN_SET,          /* kids: target, value */
+    JN_SET_BLOCK,    /* kids: target, filter or NULL, body */
+    JN_NSREF,        /* target ns.attr: str, attr */
+    JN_WITH,         /* kids: target, value, target, value, ..., body */
+    JN_MACRO,        /* str; params, kids: defaults (NULL: none) for each param, then body */
+    JN_CALL_BLOCK,   /* kids: call, macro */
     JN_FILTER_BLOCK, /* kids: filter, body */
-    JN_SCOPE,    /* kids: body */
-    JN_BLOCK,    /* kids: statements */
+    JN_SCOPE,        /* kids: body */
+    JN_BLOCK,        /* kids: statements */
     JN_BREAK,
     JN_CONTINUE,
 };
 
-enum jop { JOP_ADD, JOP_SUB, JOP_MUL, JOP_DIV, JOP_FLOORDIV, JOP_MOD, JOP_POW,
-           JOP_EQ, JOP_NE, JOP_LT, JOP_LE, JOP_GT, JOP_GE, JOP_IN, JOP_NOT_IN };
+enum jop {
+    JOP_ADD,
+    JOP_SUB,
+    JOP_MUL,
+    JOP_DIV,
+    JOP_FLOORDIV,
+    JOP_MOD,
+    JOP_POW,
+    JOP_EQ,
+    JOP_NE,
+    JOP_LT,
+    JOP_LE,
+    JOP_GT,
+    JOP_GE,
+    JOP_IN,
+    JOP_NOT_IN
+};
 
 struct jname {
     const char *s;
@@ -70,7 +85,7 @@ enum jval_type {
     JV_INT,
     JV_FLOAT,
     JV_STR,
-    JV_LIST,   /* every ordered thing: see jlist.kind */
+    JV_LIST, /* every ordered thing: see jlist.kind */
     JV_DICT,
     JV_NAMESPACE,
     JV_MACRO,
@@ -85,9 +100,9 @@ enum jval_type {
 /* A value: 16 bytes, copied freely; what it points to lives in the arena of the render (or of the template, or in the
  * context that the caller holds). Strings are UTF-8 and not NUL-terminated. */
 struct jval {
-    uint8_t type;  /* enum jval_type */
-    uint8_t sub;   /* JV_GLOBAL: which */
-    uint32_t len;  /* JV_STR: bytes */
+    uint8_t type; /* enum jval_type */
+    uint8_t sub;  /* JV_GLOBAL: which */
+    uint32_t len; /* JV_STR: bytes */
     union {
         bool b;
         int64_t i;
@@ -95,7 +110,7 @@ struct jval {
         const char *s;
         const struct jundef *undef; /* may be NULL */
         struct jlist *list;
-        struct jdict *dict;         /* also of JV_NAMESPACE */
+        struct jdict *dict; /* also of JV_NAMESPACE */
         struct jmacro *macro;
         struct jmethod *method;
         struct jloop *loop;
@@ -146,7 +161,8 @@ struct jarena {
     size_t used, limit; /* bytes asked of the system */
 };
 
-void *jarena_try_alloc(struct jarena *a, size_t bytes); /* 16-byte aligned; NULL beyond the limit or the system's memory */
+void *jarena_try_alloc(struct jarena *a,
+                       size_t bytes); /* 16-byte aligned; NULL beyond the limit or the system's memory */
 void jarena_release(struct jarena *a);
 
 struct jinja_template {
@@ -159,12 +175,42 @@ struct jinja_template {
 /* ---- lexer ----------------------------------------------------------------------------------------------------- */
 
 enum jtok {
-    JT_EOF, JT_DATA, JT_VAR_BEGIN, JT_VAR_END, JT_BLOCK_BEGIN, JT_BLOCK_END,
-    JT_NAME, JT_STRING, JT_INT, JT_FLOAT,
-    JT_ADD, JT_SUB, JT_MUL, JT_DIV, JT_FLOORDIV, JT_MOD, JT_POW, JT_TILDE,
-    JT_EQ, JT_NE, JT_LT, JT_LE, JT_GT, JT_GE, JT_ASSIGN,
-    JT_LPAREN, JT_RPAREN, JT_LBRACKET, JT_RBRACKET, JT_LBRACE, JT_RBRACE,
-    JT_DOT, JT_COLON, JT_COMMA, JT_PIPE, JT_SEMICOLON,
+    JT_EOF,
+    JT_DATA,
+    JT_VAR_BEGIN,
+    JT_VAR_END,
+    JT_BLOCK_BEGIN,
+    JT_BLOCK_END,
+    JT_NAME,
+    JT_STRING,
+    JT_INT,
+    JT_FLOAT,
+    JT_ADD,
+    JT_SUB,
+    JT_MUL,
+    JT_DIV,
+    JT_FLOORDIV,
+    JT_MOD,
+    JT_POW,
+    JT_TILDE,
+    JT_EQ,
+    JT_NE,
+    JT_LT,
+    JT_LE,
+    JT_GT,
+    JT_GE,
+    JT_ASSIGN,
+    JT_LPAREN,
+    JT_RPAREN,
+    JT_LBRACKET,
+    JT_RBRACKET,
+    JT_LBRACE,
+    JT_RBRACE,
+    JT_DOT,
+    JT_COLON,
+    JT_COMMA,
+    JT_PIPE,
+    JT_SEMICOLON,
 };
 
 struct jtoken {

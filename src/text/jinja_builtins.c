@@ -30,18 +30,18 @@ TEST(t_float, v.type == JV_FLOAT)
 TEST(t_number, jval_is_number(&v))
 TEST(t_string, v.type == JV_STR)
 TEST(t_mapping, v.type == JV_DICT)
-TEST(t_sequence, v.type == JV_STR || v.type == JV_DICT || v.type == JV_UNDEF ||
-                     (v.type == JV_LIST && v.list->kind <= JL_RANGE))
+TEST(t_sequence,
+     v.type == JV_STR || v.type == JV_DICT || v.type == JV_UNDEF || (v.type == JV_LIST && v.list->kind <= JL_RANGE))
 TEST(t_iterable, v.type == JV_STR || v.type == JV_DICT || v.type == JV_UNDEF || v.type == JV_LIST || v.type == JV_LOOP)
 TEST(t_callable, v.type == JV_UNDEF || v.type == JV_MACRO || v.type == JV_METHOD || v.type == JV_GLOBAL ||
                      v.type == JV_LOOP_FN || v.type == JV_LOOP || v.type == JV_JOINER)
 TEST(t_escaped, v.type == JV_ABSENT) /* nothing is marked safe: autoescape is off */
 TEST(t_filter, v.type == JV_STR && jfilter_find((struct jname){v.s, v.len}) != NULL)
 TEST(t_test, v.type == JV_STR && jtest_find((struct jname){v.s, v.len}) != NULL)
-TEST(t_sameas, v.type == c->a[0].type &&
-                   (v.type == JV_STR   ? v.len == c->a[0].len && !memcmp(v.s, c->a[0].s, v.len)
-                    : v.type == JV_BOOL ? v.b == c->a[0].b
-                                        : v.type == JV_NONE || v.type == JV_UNDEF || v.i == c->a[0].i))
+TEST(t_sameas,
+     v.type == c->a[0].type && (v.type == JV_STR    ? v.len == c->a[0].len && !memcmp(v.s, c->a[0].s, v.len)
+                                : v.type == JV_BOOL ? v.b == c->a[0].b
+                                                    : v.type == JV_NONE || v.type == JV_UNDEF || v.i == c->a[0].i))
 
 static int t_cased(struct jrender *r, const struct jcall *c, const char *method, struct jval *ret)
 {
@@ -274,9 +274,12 @@ static int g_strftime_now(struct jrender *r, const struct jcall *c, struct jval 
 }
 
 static const struct jnative globals[] = {
-    {"range", g_range, "start stop step", 1}, {"dict", g_dict, NULL, 0},
-    {"namespace", g_namespace, NULL, 0},      {"cycler", g_cycler, NULL, 0},
-    {"joiner", g_joiner, "sep", 0},           {"raise_exception", g_raise, "message", 1},
+    {"range", g_range, "start stop step", 1},
+    {"dict", g_dict, NULL, 0},
+    {"namespace", g_namespace, NULL, 0},
+    {"cycler", g_cycler, NULL, 0},
+    {"joiner", g_joiner, "sep", 0},
+    {"raise_exception", g_raise, "message", 1},
     {"strftime_now", g_strftime_now, "format", 1},
 };
 

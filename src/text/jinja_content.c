@@ -30,8 +30,7 @@ static bool has(const struct names *n, struct jname name)
 /* A name of the set (key NULL) or its attribute key, perhaps filtered, tested or sliced. */
 static bool accesses(const struct jnode *n, const struct names *names, const char *key)
 {
-    while (n && (n->type == JN_FILTER || n->type == JN_TEST ||
-                 (n->type == JN_ITEM && n->kids[1]->type == JN_SLICE)))
+    while (n && (n->type == JN_FILTER || n->type == JN_TEST || (n->type == JN_ITEM && n->kids[1]->type == JN_SLICE)))
         n = n->kids[0];
     if (n && key) {
         bool attr = n->type == JN_ATTR && jname_eq(n->str, key);

@@ -202,7 +202,8 @@ static int bind_macro(struct jrender *r, const struct jnode *n, struct jscope *s
     }
     if (rc == 0 && n->uses_caller) {
         at = take_kw(args, taken, (struct jname){"caller", 6});
-        struct jval v = at >= 0 ? args->kw[at] : jval_undef(r, (struct jname){"caller", 6}, JV_ABSENT, "No caller defined");
+        struct jval v =
+            at >= 0 ? args->kw[at] : jval_undef(r, (struct jname){"caller", 6}, JV_ABSENT, "No caller defined");
         rc = jscope_set(r, s, (struct jname){"caller", 6}, v);
     }
     struct jdict *kwargs = rc == 0 ? jdict_new(r) : NULL;

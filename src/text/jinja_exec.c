@@ -91,8 +91,8 @@ static int loop_fetch(struct jrender *r, struct jloop *loop, size_t at)
 
 int jloop_getattr(struct jrender *r, struct jloop *loop, struct jname name, struct jval *ret)
 {
-    static const char *const names[] = {"index",    "index0",   "first",  "last",    "length", "revindex", "revindex0",
-                                        "previtem", "nextitem", "depth",  "depth0",  "cycle",  "changed"};
+    static const char *const names[] = {"index",    "index0",   "first", "last",   "length", "revindex", "revindex0",
+                                        "previtem", "nextitem", "depth", "depth0", "cycle",  "changed"};
     size_t which = 0;
     while (which < ARRAY_LEN(names) && !jname_eq(name, names[which]))
         which++;
@@ -382,8 +382,8 @@ void jinja_free(struct jinja_template *t)
 
 void jinja_limits_init(struct jinja_limits *limits)
 {
-    *limits = (struct jinja_limits){
-        .max_steps = 50000000, .max_memory = (size_t)128 << 20, .max_output = (size_t)16 << 20};
+    *limits =
+        (struct jinja_limits){.max_steps = 50000000, .max_memory = (size_t)128 << 20, .max_output = (size_t)16 << 20};
 }
 
 int jinja_render(const struct jinja_template *t, const json_t *context, const struct jinja_limits *limits,

@@ -29,9 +29,11 @@ struct jnode *jparse_expr(struct jparser *p)
     if (!jparse_depth_ok(p))
         return NULL;
     p->depth++;
+    const struct jnode *unresolved = p->unresolved;
     struct jnode *e = parse_or(p);
     while (e && jparse_skip_name(p, "if")) {
         p->soft++;
+        p->unresolved = unresolved; /* what stands before the "if" is conditional too */
         struct jnode *n = jnode_new(p, JN_COND), *kids[3] = {parse_or(p), e, NULL};
         if (kids[0] && jparse_skip_name(p, "else"))
             kids[2] = jparse_expr(p);
@@ -400,13 +402,11 @@ static bool parse_dotted(struct jparser *p, struct jname *ret)
     return true;
 }
 
-static bool resolve(struct jparser *p, struct jnode *n, bool filter)
+static void resolve(struct jparser *p, struct jnode *n, bool filter)
 {
     n->native = filter ? jfilter_find(n->str) : jtest_find(n->str);
-    if (n->native || p->soft)
-        return true;
-    jparse_fail(p, "no %s named '%.*s'", filter ? "filter" : "test", (int)MIN(n->str.len, 40u), n->str.s);
-    return false;
+    if (!n->native && !p->soft && !p->unresolved)
+        p->unresolved = n;
 }
 
 struct jnode *jparse_filters(struct jparser *p, struct jnode *input, bool inline_start)
@@ -416,8 +416,9 @@ struct jnode *jparse_filters(struct jparser *p, struct jnode *input, bool inline
         p->cur += !inline_start;
         inline_start = false;
         struct jnode *n = jnode_new(p, JN_FILTER);
-        if (!n || !parse_dotted(p, &n->str) || !resolve(p, n, true))
+        if (!n || !parse_dotted(p, &n->str))
             return NULL;
+        resolve(p, n, true);
         if (p->cur->type == JT_LPAREN && !(n->args = parse_args(p)))
             return NULL;
         if (!(e = jnode_finish(p, n, &e, 1)))
@@ -449,8 +450,9 @@ static struct jnode *parse_test(struct jparser *p, struct jnode *input)
     p->cur++; /* is */
     bool negated = jparse_skip_name(p, "not");
     struct jnode *n = jnode_new(p, JN_TEST);
-    if (!n || !parse_dotted(p, &n->str) || !resolve(p, n, false))
+    if (!n || !parse_dotted(p, &n->str))
         return NULL;
+    resolve(p, n, false);
     if (p->cur->type == JT_LPAREN) {
         if (!(n->args = parse_args(p)))
             return NULL;

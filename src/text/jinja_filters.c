@@ -88,12 +88,14 @@ static int f_first(struct jrender *r, const struct jcall *c, struct jval *ret)
     struct jlist *gen = c->self.type == JV_LIST && c->self.list->kind == JL_GENERATOR ? c->self.list : NULL, l;
     if (gen) {
         bool any = gen->pos < gen->num;
-        *ret = any ? gen->items[gen->pos++] : jval_undef(r, (struct jname){"", 0}, JV_ABSENT, "No first item, sequence was empty.");
+        *ret = any ? gen->items[gen->pos++]
+                   : jval_undef(r, (struct jname){"", 0}, JV_ABSENT, "No first item, sequence was empty.");
         return 0;
     }
     int rc = jval_iterate(r, c->self, &l);
     if (rc == 0)
-        *ret = l.num ? l.items[0] : jval_undef(r, (struct jname){"", 0}, JV_ABSENT, "No first item, sequence was empty.");
+        *ret =
+            l.num ? l.items[0] : jval_undef(r, (struct jname){"", 0}, JV_ABSENT, "No first item, sequence was empty.");
     return rc;
 }
 
@@ -123,7 +125,9 @@ static int f_reverse(struct jrender *r, const struct jcall *c, struct jval *ret)
     if (c->self.type == JV_STR)
         return jval_slice(r, c->self, jval_none(), jval_none(), jval_int(-1), ret);
     struct jlist *l;
-    int rc = to_list(r, c->self, JL_GENERATOR, &l);
+    /* What cannot be walked backwards becomes a list first, and then stays one. */
+    bool gen = c->self.type == JV_LIST && c->self.list->kind == JL_GENERATOR;
+    int rc = to_list(r, c->self, gen ? JL_LIST : JL_GENERATOR, &l);
     if (rc < 0)
         return rc;
     for (size_t i = 0; i < l->num / 2; i++) {
@@ -402,8 +406,8 @@ static int named(struct jrender *r, const struct jargs *a, size_t at, bool filte
            : filter            ? jfilter_find((struct jname){name.s, name.len})
                                : jtest_find((struct jname){name.s, name.len});
     if (!*ret)
-        return jfail(r, "no %s named '%.*s'", filter ? "filter" : "test", name.type == JV_STR ? (int)MIN(name.len, 40u) : 1,
-                     name.type == JV_STR ? name.s : "?");
+        return jfail(r, "no %s named '%.*s'", filter ? "filter" : "test",
+                     name.type == JV_STR ? (int)MIN(name.len, 40u) : 1, name.type == JV_STR ? name.s : "?");
     *rest = *a;
     rest->pos += at + 1;
     rest->num_pos -= at + 1;
@@ -623,7 +627,8 @@ static int f_round(struct jrender *r, const struct jcall *c, struct jval *ret)
         return jfail(r, "type %s doesn't define __round__ method", jval_type_name(&c->self));
     double f = jval_double(&c->self);
     bool is_int = jval_is_int(&c->self);
-    if (how.type == JV_STR && (jname_eq((struct jname){how.s, how.len}, "ceil") || jname_eq((struct jname){how.s, how.len}, "floor"))) {
+    if (how.type == JV_STR &&
+        (jname_eq((struct jname){how.s, how.len}, "ceil") || jname_eq((struct jname){how.s, how.len}, "floor"))) {
         double p = pow(10, (double)prec);
         *ret = jval_float((how.s[0] == 'c' ? ceil(f * p) : floor(f * p)) / p);
         return 0;

@@ -35,7 +35,8 @@ static int put_fill(struct jrender *r, const struct spec *sp, size_t n, struct b
 static int put_padded(struct jrender *r, const struct spec *sp, const char *sign, const char *s, size_t len,
                       char def_align, struct buf *out)
 {
-    size_t have = strlen(sign) + jstr_count(s, len), n = sp->width > 0 && (size_t)sp->width > have ? (size_t)sp->width - have : 0;
+    size_t have = strlen(sign) + jstr_count(s, len),
+           n = sp->width > 0 && (size_t)sp->width > have ? (size_t)sp->width - have : 0;
     char align = sp->align ? sp->align : def_align;
     size_t left = align == '>' ? n : align == '^' ? n / 2 : 0, mid = align == '=' ? n : 0;
     int rc = put_fill(r, sp, left, out);
@@ -272,7 +273,8 @@ int jformat_percent(struct jrender *r, struct jval fmt, struct jval args, struct
         }
     }
     bool tuple = args.type == JV_LIST && args.list->kind == JL_TUPLE;
-    bool all = tuple ? next >= args.list->num : next || args.type == JV_DICT || args.type == JV_LIST || args.type == JV_UNDEF;
+    bool all =
+        tuple ? next >= args.list->num : next || args.type == JV_DICT || args.type == JV_LIST || args.type == JV_UNDEF;
     if (rc == 0 && !all)
         rc = jfail(r, "not all arguments converted during string formatting");
     return jbuf_finish(r, &b, rc, ret);

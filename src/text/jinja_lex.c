@@ -141,6 +141,8 @@ static int lex_comment(struct lexer *lx)
             return 0;
         }
     }
+    if (lx->at == lx->len) /* Jinja lets a template end with {# and nothing after it */
+        return 0;
     return lex_fail(lx, "a comment {# has no #}");
 }
 
@@ -327,11 +329,11 @@ static int lex_operator(struct lexer *lx, char *stack, size_t *depth)
     static const struct {
         const char *text;
         enum jtok type;
-    } ops[] = {{"//", JT_FLOORDIV}, {"**", JT_POW},    {"==", JT_EQ},      {"!=", JT_NE},       {">=", JT_GE},
-               {"<=", JT_LE},       {"+", JT_ADD},     {"-", JT_SUB},      {"/", JT_DIV},       {"*", JT_MUL},
-               {"%", JT_MOD},       {"~", JT_TILDE},   {"[", JT_LBRACKET}, {"]", JT_RBRACKET},  {"(", JT_LPAREN},
-               {")", JT_RPAREN},    {"{", JT_LBRACE},  {"}", JT_RBRACE},   {">", JT_GT},        {"<", JT_LT},
-               {"=", JT_ASSIGN},    {".", JT_DOT},     {":", JT_COLON},    {"|", JT_PIPE},      {",", JT_COMMA},
+    } ops[] = {{"//", JT_FLOORDIV}, {"**", JT_POW},   {"==", JT_EQ},      {"!=", JT_NE},      {">=", JT_GE},
+               {"<=", JT_LE},       {"+", JT_ADD},    {"-", JT_SUB},      {"/", JT_DIV},      {"*", JT_MUL},
+               {"%", JT_MOD},       {"~", JT_TILDE},  {"[", JT_LBRACKET}, {"]", JT_RBRACKET}, {"(", JT_LPAREN},
+               {")", JT_RPAREN},    {"{", JT_LBRACE}, {"}", JT_RBRACE},   {">", JT_GT},       {"<", JT_LT},
+               {"=", JT_ASSIGN},    {".", JT_DOT},    {":", JT_COLON},    {"|", JT_PIPE},     {",", JT_COMMA},
                {";", JT_SEMICOLON}};
     for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
         if (!starts(lx, lx->at, ops[i].text))

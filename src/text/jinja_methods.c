@@ -47,7 +47,8 @@ static int put_upper(struct jrender *r, struct buf *b, uint32_t cp, bool title)
 {
     if (cp == 0xdf) /* the one full mapping that text meets: sharp s */
         return jbuf_put(r, b, title ? "Ss" : "SS", 2);
-    return put_cp(r, b, (uint32_t)(title ? utf8proc_totitle((utf8proc_int32_t)cp) : utf8proc_toupper((utf8proc_int32_t)cp)));
+    return put_cp(r, b,
+                  (uint32_t)(title ? utf8proc_totitle((utf8proc_int32_t)cp) : utf8proc_toupper((utf8proc_int32_t)cp)));
 }
 
 /* Greek sigma at the end of a word has a lower case of its own. */
@@ -361,10 +362,7 @@ static int rsplit_space(struct jrender *r, struct jval s, int64_t max, struct jl
             break;
         size_t from = end;
         if (max == 0) {
-            size_t skip = 0, n;
-            while (skip < end && (n = jstr_space_at(s.s + skip, end - skip)) > 0)
-                skip += n;
-            rc = jlist_add(r, l, jval_str(s.s + skip, end - skip));
+            rc = jlist_add(r, l, jval_str(s.s, end));
             break;
         }
         while (from) {
@@ -405,7 +403,7 @@ static int split(struct jrender *r, const struct jcall *c, bool right, struct jv
         rc = jfail(r, "empty separator");
     if (rc < 0)
         return rc;
-    size_t at = 0, skip = 0;
+    size_t at = 0;
     if (right && max >= 0) { /* leave the first of them joined: count all, skip the surplus */
         size_t total = 0, end = s.len, f;
         while ((int64_t)total < max && (f = jstr_rfind(s.s, end, sep.s, sep.len)) != SIZE_MAX) {
@@ -425,7 +423,6 @@ static int split(struct jrender *r, const struct jcall *c, bool right, struct jv
         }
         return rc;
     }
-    (void)skip;
     for (size_t f; max != 0 && (f = jstr_find(s.s + at, s.len - at, sep.s, sep.len)) != SIZE_MAX; max -= max > 0) {
         rc = jlist_add(r, l, jval_str(s.s + at, f));
         if (rc < 0)
@@ -621,7 +618,7 @@ static int m_islower(struct jrender *r, const struct jcall *c, struct jval *ret)
 
 static int pad(struct jrender *r, const struct jcall *c, int where, struct jval *ret)
 {
-    int64_t width, len;
+    int64_t width = 0, len = 0;
     struct jval fill = c->a[1].type == JV_ABSENT ? jval_str(" ", 1) : c->a[1];
     int rc = want_int(r, c->a[0], &width);
     if (rc == 0)
@@ -661,7 +658,7 @@ static int m_zfill(struct jrender *r, const struct jcall *c, struct jval *ret)
     if (!sign)
         return pad(r, &p, 1, ret);
     p.self = jval_str(c->self.s + 1, c->self.len - 1);
-    int64_t w;
+    int64_t w = 0;
     int rc = want_int(r, c->a[0], &w);
     p.a[0] = jval_int(w > INT64_MIN ? w - 1 : w);
     if (rc == 0)
@@ -825,7 +822,7 @@ static const struct jnative str_methods[] = {
     {"format", m_format, NULL, 0},
 };
 static const struct jnative dict_methods[] = {
-    {"keys", m_keys, "", 0},           {"values", m_values, "", 0}, {"items", m_items, "", 0},
+    {"keys", m_keys, "", 0},          {"values", m_values, "", 0}, {"items", m_items, "", 0},
     {"get", m_get, "key default", 1}, {"copy", m_copy, "", 0},
 };
 static const struct jnative list_methods[] = {

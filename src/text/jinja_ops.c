@@ -182,10 +182,8 @@ int jval_slice(struct jrender *r, struct jval v, struct jval start, struct jval 
     int64_t len = 0, from = 0, to = 0, by = 1;
     if (v.type == JV_UNDEF)
         return jfail_undefined(r, v);
-    if (v.type != JV_STR && !(v.type == JV_LIST && v.list->kind <= JL_RANGE)) {
-        *ret = jval_undef(r, (struct jname){"slice", 5}, v.type, NULL);
-        return 0;
-    }
+    if (v.type != JV_STR && !(v.type == JV_LIST && v.list->kind <= JL_RANGE))
+        return jfail(r, "'%s' object cannot be sliced", jval_type_name(&v));
     int rc = jval_length(r, v, &len);
     if (rc == 0 && step.type != JV_NONE && step.type != JV_ABSENT) {
         if (!jval_is_int(&step) || !jval_int_of(&step))

@@ -465,8 +465,15 @@ static struct jnode *parse_statement(struct jparser *p)
         return body ? jnode_finish(p, n, &body, 1) : NULL;
     }
     if (jparse_skip_name(p, "print")) {
-        struct jnode *n = jnode_new(p, JN_PRINT), *e = n ? jparse_tuple(p, true) : NULL;
-        return e ? jnode_finish(p, n, &e, 1) : NULL;
+        struct jnode_list l = {0};
+        while (p->cur->type != JT_BLOCK_END) {
+            if (l.num && !jparse_expect(p, JT_COMMA, "','"))
+                return NULL;
+            struct jnode *n = jnode_new(p, JN_PRINT), *e = n ? jparse_expr(p) : NULL;
+            if (!e || !jlist_push(p, &l, jnode_finish(p, n, &e, 1)) || p->failed)
+                return NULL;
+        }
+        return jnode_finish(p, jnode_new(p, JN_BLOCK), l.items, l.num);
     }
     jparse_fail(p, "unknown statement '%.*s'", (int)MIN(p->cur->str.len, 40u), p->cur->str.s);
     return NULL;
@@ -520,6 +527,10 @@ int jinja_parse(struct jinja_template *t, const struct jtoken *tokens, struct oc
 {
     struct jparser p = {.t = t, .cur = tokens, .err = err};
     t->root = parse_until(&p, NULL);
+    if (t->root && p.unresolved)
+        return error_set(err, OCTAVO_EINVAL, "%s, line %u: no %s named '%.*s'", t->name, p.unresolved->line,
+                         p.unresolved->type == JN_FILTER ? "filter" : "test", (int)MIN(p.unresolved->str.len, 40u),
+                         p.unresolved->str.s);
     if (t->root && !p.failed)
         return 0;
     return p.failed ? OCTAVO_EINVAL : jparse_fail(&p, "cannot be parsed");

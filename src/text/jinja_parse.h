@@ -12,6 +12,7 @@ struct jparser {
     int loop_depth; /* loops that break and continue can reach */
     int soft;       /* > 0 inside if: an unknown filter there is an error only when it is reached, as in Jinja */
     bool failed;
+    const struct jnode *unresolved; /* the first filter or test, outside of any condition, that there is none of */
     struct octavo_error *err;
 };
 

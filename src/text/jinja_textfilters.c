@@ -14,7 +14,8 @@ static int by_method(struct jrender *r, const struct jcall *c, const char *metho
 {
     struct jval s;
     int rc = jval_to_str(r, c->self, &s);
-    return rc < 0 ? rc : jnative_call(r, jmethod_find(&s, (struct jname){method, (uint32_t)strlen(method)}), s, args, ret);
+    return rc < 0 ? rc
+                  : jnative_call(r, jmethod_find(&s, (struct jname){method, (uint32_t)strlen(method)}), s, args, ret);
 }
 
 static const struct jargs no_args;
@@ -72,8 +73,14 @@ static int f_title(struct jrender *r, const struct jcall *c, struct jval *ret)
         while (i < s.len && !strchr("-({[<", s.s[i]) && !jstr_space_at(s.s + i, s.len - i))
             i += jstr_offset(s.s + i, s.len - i, 1);
         if (i > from) {
-            struct jval w = jval_str(s.s + from, i - from);
-            rc = jnative_call(r, jmethod_find(&w, (struct jname){"capitalize", 10}), w, &no_args, &word);
+            n = jstr_offset(s.s + from, i - from, 1);
+            struct jcall first = {.self = jval_str(s.s + from, n)},
+                         rest = {.self = jval_str(s.s + from + n, i - from - n)};
+            rc = by_method(r, &first, "upper", &no_args, &word);
+            if (rc == 0)
+                rc = jbuf_put(r, &b, word.s, word.len);
+            if (rc == 0)
+                rc = by_method(r, &rest, "lower", &no_args, &word);
             if (rc == 0)
                 rc = jbuf_put(r, &b, word.s, word.len);
         }
@@ -170,9 +177,9 @@ static int f_truncate(struct jrender *r, const struct jcall *c, struct jval *ret
     struct jval s, end = c->a[2].type == JV_STR ? c->a[2] : jval_str("...", 3), text;
     int64_t len, length = jval_is_int(&c->a[0]) ? jval_int_of(&c->a[0]) : 255, end_len;
     int64_t leeway = jval_is_int(&c->a[3]) ? jval_int_of(&c->a[3]) : 5;
-    int rc = jval_to_str(r, c->self, &s);
+    int rc = jval_length(r, c->self, &len);
     if (rc == 0)
-        rc = jval_length(r, s, &len);
+        rc = jval_to_str(r, c->self, &s);
     if (rc == 0)
         rc = jval_length(r, end, &end_len);
     if (rc == 0 && (length < end_len || leeway < 0))
@@ -196,8 +203,9 @@ static int f_urlencode(struct jrender *r, const struct jcall *c, struct jval *re
 {
     struct jval s;
     struct buf b = {0};
-    int rc = c->self.type == JV_LIST || c->self.type == JV_DICT ? jfail(r, "urlencode of a list or dict is not supported")
-                                                                : jval_to_str(r, c->self, &s);
+    int rc = c->self.type == JV_LIST || c->self.type == JV_DICT
+                 ? jfail(r, "urlencode of a list or dict is not supported")
+                 : jval_to_str(r, c->self, &s);
     for (size_t i = 0; rc == 0 && i < s.len; i++) {
         unsigned char ch = (unsigned char)s.s[i];
         char hex[4];
@@ -237,7 +245,8 @@ static int dump_string(struct jrender *r, struct jval v, bool ascii, struct buf 
         if (p)
             snprintf(esc, sizeof(esc), "\\%c", to[p - from]);
         else if (cp >= 0x10000)
-            snprintf(esc, sizeof(esc), "\\u%04x\\u%04x", 0xd800 + ((cp - 0x10000) >> 10), 0xdc00 + ((cp - 0x10000) & 0x3ff));
+            snprintf(esc, sizeof(esc), "\\u%04x\\u%04x", 0xd800 + ((cp - 0x10000) >> 10),
+                     0xdc00 + ((cp - 0x10000) & 0x3ff));
         else
             snprintf(esc, sizeof(esc), "\\u%04x", cp);
         rc = jbuf_put(r, out, esc, strlen(esc));

@@ -251,8 +251,8 @@ static void slot_put(struct jdict *d, uint64_t hash, size_t i)
 
 int jdict_set(struct jrender *r, struct jdict *d, struct jval key, struct jval value)
 {
-    uint64_t hash;
-    size_t at;
+    uint64_t hash = 0;
+    size_t at = SIZE_MAX;
     int rc = value_hash(r, key, 0, &hash);
     if (rc == 0)
         rc = dict_find(r, d, key, hash, &at);
@@ -294,8 +294,8 @@ int jdict_set_cstr(struct jrender *r, struct jdict *d, const char *key, struct j
 
 int jdict_get(struct jrender *r, const struct jdict *d, struct jval key, struct jval *ret, bool *ret_found)
 {
-    uint64_t hash;
-    size_t at;
+    uint64_t hash = 0;
+    size_t at = SIZE_MAX;
     int rc = value_hash(r, key, 0, &hash);
     if (rc == 0)
         rc = dict_find(r, d, key, hash, &at);
@@ -393,7 +393,8 @@ bool jval_truth(const struct jval *v)
 
 const char *jval_type_name(const struct jval *v)
 {
-    static const char *const lists[] = {"list", "tuple", "range", "generator", "dict_keys", "dict_values", "dict_items"};
+    static const char *const lists[] = {"list",      "tuple",       "range",     "generator",
+                                        "dict_keys", "dict_values", "dict_items"};
     switch (v->type) {
     case JV_NONE:
         return "NoneType";
@@ -552,7 +553,8 @@ static int order_at(struct jrender *r, struct jval a, struct jval b, const char 
         *ret = a.list->num < b.list->num ? -1 : a.list->num > b.list->num;
         return 0;
     }
-    return jfail(r, "'%s' not supported between instances of '%s' and '%s'", op, jval_type_name(&a), jval_type_name(&b));
+    return jfail(r, "'%s' not supported between instances of '%s' and '%s'", op, jval_type_name(&a),
+                 jval_type_name(&b));
 }
 
 int jval_order(struct jrender *r, struct jval a, struct jval b, const char *op, int *ret)

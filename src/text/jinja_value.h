@@ -18,7 +18,7 @@ enum jlist_kind {
 struct jlist {
     struct jval *items;
     size_t num, cap;
-    size_t pos; /* JL_GENERATOR: items that are gone */
+    size_t pos;          /* JL_GENERATOR: items that are gone */
     int64_t first, step; /* JL_RANGE */
     uint8_t kind;
 };
@@ -60,7 +60,7 @@ struct jmacro {
 
 struct jloop {
     const struct jnode *node;
-    struct jscope *scope;     /* outside of the loop */
+    struct jscope *scope; /* outside of the loop */
     struct jlist source;
     size_t source_pos;
     struct jlist items;       /* those that passed the filter so far */
@@ -112,7 +112,7 @@ struct jrender {
     uint32_t line;
     struct jscope *globals; /* the context */
     struct buf *out;
-    char *grow_end;   /* end of the text that was concatenated last, and bytes free behind it */
+    char *grow_end; /* end of the text that was concatenated last, and bytes free behind it */
     size_t grow_room;
     struct octavo_error *err;
 };
@@ -120,8 +120,8 @@ struct jrender {
 /* ---- failing, charging, allocating ---------------------------------------------------------------------------- */
 
 int jfail(struct jrender *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int jfail_undefined(struct jrender *r, struct jval v); /* v was used where a value is needed */
-int jcharge(struct jrender *r, size_t bytes);          /* counts work; fails beyond the limit */
+int jfail_undefined(struct jrender *r, struct jval v);  /* v was used where a value is needed */
+int jcharge(struct jrender *r, size_t bytes);           /* counts work; fails beyond the limit */
 void *jalloc(struct jrender *r, size_t n, size_t elem); /* NULL after failing */
 
 /* ---- making --------------------------------------------------------------------------------------------------- */
@@ -226,7 +226,7 @@ struct jdumps_options {
     struct jval item_sep, key_sep;
 };
 int jval_dumps(struct jrender *r, struct jval v, const struct jdumps_options *o, struct buf *out, int depth);
-int jformat_percent(struct jrender *r, struct jval fmt, struct jval args, struct jval *ret); /* fmt % args */
+int jformat_percent(struct jrender *r, struct jval fmt, struct jval args, struct jval *ret);        /* fmt % args */
 int jformat_braces(struct jrender *r, struct jval fmt, const struct jargs *args, struct jval *ret); /* fmt.format() */
 
 bool jname_eq(struct jname name, const char *s);

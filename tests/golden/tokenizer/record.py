@@ -3,11 +3,13 @@
 
 usage: record.py TOKENIZER_JSON OUT_JSON [SEED]
        record.py --llama-schema STORYTELLER_JSON OUT_TOKENIZER_JSON
+       record.py --compact TOKENIZER_JSON OUT_JSON_GZ
 
 OUT_JSON is a list of [text, ids, decoded]: text a string, or {"hex": bytes} when it is not UTF-8; decoded is null when it
 equals the NFC form (or, without an NFC normalizer, the text) that the ids stand for. --llama-schema dresses a byte-level
 vocabulary in Llama 3's parts: \\p{N}{1,3}, ignore_merges, a post-processor that adds a first token.
 """
+import gzip
 import json
 import random
 import sys
@@ -134,8 +136,19 @@ def llama_schema(path, out_path):
         json.dump(spec, f, ensure_ascii=False, separators=(",", ":"))
 
 
+def compact(path, out_path):
+    """The same tokenizer with merges as "a b" and no white space. Qwen3's is Apache-2.0."""
+    spec = json.load(open(path, encoding="utf-8"))
+    spec["model"]["merges"] = [m if isinstance(m, str) else " ".join(m) for m in spec["model"]["merges"]]
+    text = json.dumps(spec, ensure_ascii=False, separators=(",", ":")).encode()
+    with open(out_path, "wb") as f, gzip.GzipFile("", "wb", 9, f, 0) as z:
+        z.write(text)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "--llama-schema":
         llama_schema(sys.argv[2], sys.argv[3])
+    elif sys.argv[1] == "--compact":
+        compact(sys.argv[2], sys.argv[3])
     else:
         record(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1)
