@@ -1,6 +1,7 @@
 /* octavo: finds the subcommand and hands over. Main thread. */
 #include "cli/cmd_chat.h"
 #include "cli/cmd_generate.h"
+#include "cli/cmd_serve.h"
 #include "cli/cmd_tokenize.h"
 #include "cli/options.h"
 
@@ -17,6 +18,7 @@ static const struct command {
     int (*run)(int argc, char **argv);
     const char *help;
 } commands[] = {
+    {"serve", cmd_serve, "serve a model over HTTP to OpenAI clients"},
     {"generate", cmd_generate, "continue a text, or answer one message"},
     {"chat", cmd_chat, "talk with a model at the terminal"},
     {"tokenize", cmd_tokenize, "show how a text is cut into tokens"},
