@@ -99,7 +99,10 @@ static const struct {
 
 static uint64_t kv_block_bytes(const struct model_config *c, enum dtype dtype)
 {
-    return kv_cache_block_bytes(dtype, c->num_hidden_layers, c->num_key_value_heads, c->head_dim, BLOCK_SIZE);
+    enum dtype dtypes[CONFIG_MAX_LAYERS];
+    for (int i = 0; i < c->num_hidden_layers; i++)
+        dtypes[i] = dtype;
+    return kv_cache_block_bytes(dtypes, c->num_hidden_layers, c->num_key_value_heads, c->head_dim, BLOCK_SIZE);
 }
 
 static uint64_t kv_context_bytes(const struct model_config *c, enum dtype dtype)

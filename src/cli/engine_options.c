@@ -21,7 +21,8 @@ void engine_flags_init(struct engine_flags *flags)
 }
 
 static const char *const load_formats[] = {"auto", "safetensors", "dummy", NULL};
-static const char *const kv_dtypes[] = {"auto", "bfloat16", "float16", "float32", NULL};
+static const char *const kv_dtypes[] = {"auto", "bfloat16", "float16", "float32", "int8", NULL};
+static const char *const quantizations[] = {"none", "w8a8", NULL};
 static const char *const isa_tiers[] = {"auto", "ref", "avx2", "avx512", NULL};
 static const char *const generation_configs[] = {"auto", "vllm", NULL};
 static const char *const log_levels[] = {"debug", "info", "warning", "error", "off", NULL};
@@ -64,7 +65,12 @@ static const struct option_spec specs[] = {
      .help = "Memory for the KV cache (4GiB, 512MiB). Default: at most 4 GiB, less when --max-num-seqs requests of "
              "full length need less."},
     {"kv-cache-dtype", OPTION_CHOICE, AT(kv_cache_dtype), .choices = kv_dtypes,
-     .help = "Number type of the KV cache. Default: auto, the checkpoint's type."},
+     .help =
+         "Number type of the KV cache. Default: auto, which is int8 where the checkpoint brings C8 scales, else its "
+         "own type."},
+    {"quantization", OPTION_CHOICE, AT(quantization), .choices = quantizations,
+     .help = "w8a8 quantises the linears of a float checkpoint while it loads. What is quantised in the checkpoint "
+             "already is found without a flag. Default: none."},
     {"log-level,uvicorn-log-level", OPTION_CHOICE, AT(log_level), .group = "Log", .choices = log_levels,
      .help = "Least important messages to print. Default: info."},
 
@@ -84,8 +90,6 @@ static const struct option_spec specs[] = {
     {"data-parallel-size,dp", OPTION_REFUSED, .metavar = "N", .lo = 1,
      .help = "start several servers on different ports instead"},
     {"device", OPTION_IGNORED, .metavar = "X", .help = GPU_ONLY},
-    {"quantization", OPTION_REFUSED, .metavar = "X", .lo = INT64_MIN,
-     .help = "the checkpoint's own files say how it is quantised; leave it out"},
     {"speculative-config", OPTION_REFUSED, .metavar = "X", .lo = INT64_MIN,
      .help = "speculative decoding is not there yet"},
     {"enable-lora", OPTION_REFUSED, .lo = INT64_MIN, .help = "adapters are not there yet; merge them into the model"},
@@ -108,6 +112,7 @@ int engine_flags_apply(const struct engine_flags *flags, const char *model, stru
     opts->model = model;
     opts->load_format = strcmp(flags->load_format, "safetensors") ? flags->load_format : "auto";
     opts->kv_cache_dtype = flags->kv_cache_dtype;
+    opts->quantization = flags->quantization;
     opts->isa = flags->isa;
     opts->seed = (uint64_t)flags->seed;
     opts->max_model_len = flags->max_model_len < 0 ? 0 : flags->max_model_len;

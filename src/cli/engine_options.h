@@ -9,6 +9,7 @@ struct engine_flags {
     const char *model;     /* --model; the positional argument overrides it */
     const char *tokenizer; /* folder, or NULL: the model's */
     const char *load_format, *kv_cache_dtype, *isa;
+    const char *quantization; /* or NULL */
     const char *generation_config;
     const char *chat_template;
     const char *log_level;

@@ -31,7 +31,7 @@ void octavo_sampling_params_init(struct octavo_sampling_params *params)
 static const struct {
     const char *name;
     enum dtype dtype;
-} kv_dtypes[] = {{"bfloat16", DTYPE_BF16}, {"float16", DTYPE_F16}, {"float32", DTYPE_F32}};
+} kv_dtypes[] = {{"bfloat16", DTYPE_BF16}, {"float16", DTYPE_F16}, {"float32", DTYPE_F32}, {"int8", DTYPE_I8}};
 
 static const char *kv_dtype_name(enum dtype dtype)
 {
@@ -41,19 +41,44 @@ static const char *kv_dtype_name(enum dtype dtype)
     return "?";
 }
 
-static int kv_dtype_parse(const char *name, enum dtype checkpoint_dtype, enum dtype *ret, struct octavo_error *err)
+/* The type of each layer's cache, (num_hidden_layers), the caller's to free. auto: INT8 where the checkpoint has C8
+ * scales, else its own type. int8: everywhere, and every layer must have scales. */
+static int kv_dtypes_choose(const char *name, const struct checkpoint *ckpt, bool dummy, enum dtype **ret,
+                            struct octavo_error *err)
 {
-    if (!strcmp(name, "auto")) {
-        *ret = checkpoint_dtype;
-        return 0;
-    }
-    for (size_t i = 0; i < ARRAY_LEN(kv_dtypes); i++)
-        if (!strcmp(name, kv_dtypes[i].name)) {
-            *ret = kv_dtypes[i].dtype;
-            return 0;
+    const struct model_config *c = checkpoint_config(ckpt);
+    bool is_auto = !strcmp(name, "auto");
+    enum dtype dtype = c->dtype;
+    size_t known = 0;
+    while (!is_auto && known < ARRAY_LEN(kv_dtypes) && strcmp(name, kv_dtypes[known].name))
+        known++;
+    if (known == ARRAY_LEN(kv_dtypes))
+        return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
+                               "--kv-cache-dtype must be auto, bfloat16, float16, float32 or int8, not '%s'", name);
+    if (!is_auto)
+        dtype = kv_dtypes[known].dtype;
+    enum dtype *dtypes = mem_alloc((size_t)c->num_hidden_layers * sizeof(*dtypes));
+    for (int i = 0; i < c->num_hidden_layers; i++) {
+        bool scales = checkpoint_kv_scales(ckpt, i) != NULL;
+        dtypes[i] = is_auto && scales ? DTYPE_I8 : dtype;
+        if (dtypes[i] == DTYPE_I8 && !scales && !dummy) {
+            free(dtypes);
+            return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
+                                   "--kv-cache-dtype int8 needs the static scales that a C8 checkpoint brings, and %s "
+                                   "has none for layer %d; `octavo quantize` makes them, or leave the flag out",
+                                   checkpoint_dir(ckpt), i);
         }
-    return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
-                           "--kv-cache-dtype must be auto, bfloat16, float16 or float32, not '%s'", name);
+    }
+    *ret = dtypes;
+    return 0;
+}
+
+static const char *kv_dtypes_name(const enum dtype *dtypes, int n)
+{
+    for (int i = 1; i < n; i++)
+        if (dtypes[i] != dtypes[0])
+            return "mixed (int8 where the checkpoint has scales)";
+    return kv_dtype_name(dtypes[0]);
 }
 
 static int isa_parse(const char *name, enum cpu_isa *ret, struct octavo_error *err)
@@ -112,13 +137,13 @@ static int limits_init(struct octavo_engine *e, const struct octavo_engine_optio
 /* Decides the number of KV blocks. Asked for: exactly that, and it must hold one full request. Otherwise enough for
  * every sequence at full length but at most 4 GiB, at least one full request, and no more than the memory left;
  * where not even that is there and the user named no length, the length gives way. */
-static int kv_size(struct octavo_engine *e, const struct octavo_engine_options *o, enum dtype dtype,
+static int kv_size(struct octavo_engine *e, const struct octavo_engine_options *o, const enum dtype *dtypes,
                    struct octavo_error *err)
 {
     struct octavo_engine_info *info = &e->info;
     const struct model_config *c = checkpoint_config(e->ckpt);
     const int64_t bs = info->block_size;
-    int64_t block_bytes = (int64_t)kv_cache_block_bytes(dtype, c->num_hidden_layers, c->num_key_value_heads,
+    int64_t block_bytes = (int64_t)kv_cache_block_bytes(dtypes, c->num_hidden_layers, c->num_key_value_heads,
                                                         c->head_dim, info->block_size);
     int64_t one = (info->max_model_len + bs - 1) / bs, limit = INT32_MAX;
     int64_t available = (int64_t)MIN(mem_available(), (uint64_t)INT64_MAX), blocks;
@@ -153,7 +178,7 @@ static int kv_size(struct octavo_engine *e, const struct octavo_engine_options *
     info->num_blocks = blocks;
     info->kv_cache_bytes = blocks * block_bytes;
     info->kv_bytes_per_token = block_bytes / bs;
-    info->kv_cache_dtype = kv_dtype_name(dtype);
+    info->kv_cache_dtype = kv_dtypes_name(dtypes, c->num_hidden_layers);
     return 0;
 }
 
@@ -175,22 +200,37 @@ static void default_sampling_init(struct octavo_engine_info *info, const struct 
         p->max_tokens = g->max_new_tokens;
 }
 
-static int engine_load(struct octavo_engine *e, const struct octavo_engine_options *o, struct octavo_error *err)
+static int quantization_parse(const char *name, bool *ret_w8a8, struct octavo_error *err)
+{
+    *ret_w8a8 = name && !strcmp(name, "w8a8");
+    if (*ret_w8a8 || !name || !strcmp(name, "none"))
+        return 0;
+    return error_set_param(err, OCTAVO_EINVAL, "quantization",
+                           "--quantization must be w8a8 (quantise a float checkpoint while it loads) or none, not "
+                           "'%s'; what a checkpoint's own files say is found without a flag",
+                           name);
+}
+
+static int engine_load(struct octavo_engine *e, const struct octavo_engine_options *o, enum dtype **ret_dtypes,
+                       struct octavo_error *err)
 {
     struct octavo_engine_info *info = &e->info;
-    enum cpu_isa isa;
-    enum dtype kv_dtype = DTYPE_BF16;
+    struct model_options mo = {.progress = o->progress, .progress_arg = o->progress_arg};
     bool dummy = !strcmp(o->load_format, "dummy");
     if (!dummy && strcmp(o->load_format, "auto") && strcmp(o->load_format, "safetensors"))
         return error_set_param(err, OCTAVO_EINVAL, "load-format",
                                "--load-format must be auto, safetensors or dummy, not '%s'", o->load_format);
-    int r = isa_parse(o->isa, &isa, err);
-    if (r < 0 || (r = checkpoint_open(o->model, dummy ? LOAD_DUMMY : LOAD_AUTO, o->seed, &e->ckpt, err)) < 0)
+    int r;
+    if ((r = isa_parse(o->isa, &mo.isa, err)) < 0 ||
+        (r = quantization_parse(o->quantization, &mo.quantize_w8a8, err)) < 0 ||
+        (r = checkpoint_open(o->model, dummy ? LOAD_DUMMY : LOAD_AUTO, o->seed, &e->ckpt, err)) < 0)
         return r;
+    mo.dummy_c8 = dummy;
     const struct model_config *c = checkpoint_config(e->ckpt);
-    if ((r = kv_dtype_parse(o->kv_cache_dtype, c->dtype, &kv_dtype, err)) < 0 || (r = limits_init(e, o, err)) < 0)
+    if ((r = kv_dtypes_choose(o->kv_cache_dtype, e->ckpt, dummy, ret_dtypes, err)) < 0 ||
+        (r = limits_init(e, o, err)) < 0)
         return r;
-    uint64_t need = model_weights_bytes(e->ckpt), available = mem_available();
+    uint64_t need = model_weights_bytes(e->ckpt, &mo), available = mem_available();
     if (need > available)
         return error_set(err, OCTAVO_ENOMEM, "%s: the weights need %.2f GiB of memory, but only %.2f GiB are available",
                          o->model, (double)need / (1 << 30), (double)available / (1 << 30));
@@ -198,11 +238,10 @@ static int engine_load(struct octavo_engine *e, const struct octavo_engine_optio
     if (!e->pool)
         return error_set_param(err, OCTAVO_ENOMEM, "threads", "cannot start %d compute threads; lower --threads",
                                info->num_threads);
-    if ((r = model_load(e->ckpt, e->pool, isa, o->progress, o->progress_arg, &e->model, err)) < 0 ||
-        (r = kv_size(e, o, kv_dtype, err)) < 0)
+    if ((r = model_load(e->ckpt, e->pool, &mo, &e->model, err)) < 0 || (r = kv_size(e, o, *ret_dtypes, err)) < 0)
         return r;
     info->architecture = c->architecture;
-    info->isa = cpu_isa_name(isa);
+    info->isa = cpu_isa_name(mo.isa);
     info->vocab_size = c->vocab_size;
     info->weights_bytes = (int64_t)e->model->weights_bytes;
     info->num_parameters = e->model->num_parameters;
@@ -215,8 +254,8 @@ static int engine_load(struct octavo_engine *e, const struct octavo_engine_optio
                                                                          : c->vocab_size,
                               .eos = c->eos_token_ids,
                               .num_eos = (size_t)c->num_eos_token_ids};
-    r = model_runner_new(e->model, kv_dtype, info->block_size, info->num_blocks, info->max_num_batched_tokens, &sampler,
-                         &e->runner, err);
+    r = model_runner_new(e->model, *ret_dtypes, info->block_size, info->num_blocks, info->max_num_batched_tokens,
+                         &sampler, &e->runner, err);
     if (r < 0)
         return r;
     scheduler_init(&e->sched, info->max_num_seqs, info->max_num_batched_tokens, info->num_blocks, info->block_size);
@@ -236,7 +275,9 @@ int octavo_engine_open(const struct octavo_engine_options *opts, struct octavo_e
     pthread_cond_init(&e->cond, NULL);
     e->model_dir = mem_strdup(opts->model);
     e->info.model = e->model_dir;
-    int r = engine_load(e, opts, err);
+    enum dtype *layer_dtypes = NULL;
+    int r = engine_load(e, opts, &layer_dtypes, err);
+    free(layer_dtypes);
     if (r == 0) {
         sigset_t all, old; /* signals belong to the main program */
         sigfillset(&all);

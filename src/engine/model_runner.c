@@ -35,7 +35,7 @@ size_t model_runner_workspace_bytes(const struct model_config *c, int max_num_ba
            sizeof(float);
 }
 
-int model_runner_new(const struct model *model, enum dtype kv_dtype, int block_size, int64_t num_blocks,
+int model_runner_new(const struct model *model, const enum dtype *kv_dtypes, int block_size, int64_t num_blocks,
                      int max_num_batched_tokens, const struct sampler *sampler, struct model_runner **ret_runner,
                      struct octavo_error *err)
 {
@@ -43,7 +43,7 @@ int model_runner_new(const struct model *model, enum dtype kv_dtype, int block_s
     struct model_runner *m = mem_calloc(1, sizeof(*m));
     m->model = model;
     m->sampler = *sampler;
-    int r = kv_cache_init(&m->kv, kv_dtype, c->num_hidden_layers, c->num_key_value_heads, c->head_dim, block_size,
+    int r = kv_cache_init(&m->kv, kv_dtypes, c->num_hidden_layers, c->num_key_value_heads, c->head_dim, block_size,
                           num_blocks, err);
     if (r < 0)
         goto fail;
@@ -162,7 +162,7 @@ void model_runner_execute(struct model_runner *m, const struct sched_output *out
     model_forward(m->model, m->ws, &m->kv, &m->batch, m->hidden);
     for (int row = 0; row < m->batch.num_logits; row += m->num_current) {
         m->num_current = MIN(m->batch.num_logits - row, LOGITS_ROWS);
-        model_logits(m->model, m->hidden + (size_t)row * (size_t)m->model->config.hidden_size, m->num_current,
+        model_logits(m->model, m->ws, m->hidden + (size_t)row * (size_t)m->model->config.hidden_size, m->num_current,
                      m->logits, (size_t)m->sampler.vocab_size);
         m->first = m->logits;
         m->current = m->rows + row;

@@ -22,7 +22,8 @@ struct model_runner;
 /* Called for each row of a step in batch order, on the engine thread. */
 typedef void runner_row_fn(void *arg, struct runner_row *row);
 
-int model_runner_new(const struct model *model, enum dtype kv_dtype, int block_size, int64_t num_blocks,
+/* kv_dtypes (layers): the type of each layer's cache. */
+int model_runner_new(const struct model *model, const enum dtype *kv_dtypes, int block_size, int64_t num_blocks,
                      int max_num_batched_tokens, const struct sampler *sampler, struct model_runner **ret_runner,
                      struct octavo_error *err);
 void model_runner_free(struct model_runner *runner);

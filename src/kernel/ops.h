@@ -12,6 +12,18 @@
 #define ATTN_TILE 32      /* keys of an attention tile; tiles begin at multiples of it */
 #define ATTN_MAX_GROUP 64 /* query heads that share one KV head in one call */
 
+/* Static per-channel scales of one KV head's INT8 cache, (d) each; value = (q - offset) * scale. */
+struct c8_scales {
+    const float *k_scale, *k_inv, *k_offset;
+    const float *v_scale, *v_inv, *v_offset;
+};
+
+/* Channels of a K tile are held in fours. */
+static inline int c8_padded_dim(int d)
+{
+    return (d + 3) / 4 * 4;
+}
+
 struct attn_args {
     float *out;     /* (group, d) */
     const float *q; /* (group, d) */
@@ -22,6 +34,44 @@ struct attn_args {
     int block_size;             /* a multiple of ATTN_TILE */
     const uint8_t *k, *v;       /* this layer and KV head in block 0 */
     size_t block_stride;        /* bytes from one block to the next */
+    const struct c8_scales *c8; /* of this KV head, for attn_c8 */
+};
+
+/* INT8 GEMM. With a = sum over k of (x[r][k] - 128) * w[j][k], exact in int32 (wrapping),
+ *     a += col_add[j];  a -= row_zero[r] * col_sum[j];  a -= col_zero[j] * row_sum[r]      (where not NULL)
+ *     y[r*ldy + j] = (float)a * col_scale[j] * row_scale[r] + bias[j]                       (left to right)
+ * w is packed as (panel, k4 / 4, GEMM_NR, 4), zero beyond n and k. */
+struct gemm_i8_args {
+    float *y;
+    size_t ldy;
+    const uint8_t *x; /* (rows, ldx), q + 128 */
+    size_t ldx;
+    int rows, k4, n; /* k4: k rounded up to a multiple of 4 */
+    const int8_t *w;
+    const int32_t *w_sum;    /* (n) sum of w over k: what u8 x s8 kernels take off, 128 times */
+    const int32_t *col_add;  /* (n) or NULL */
+    const float *col_scale;  /* (n) */
+    const float *row_scale;  /* (rows) or NULL */
+    const int32_t *row_zero; /* (rows) or NULL, with */
+    const int32_t *col_sum;  /* (n) sum of (w - col_zero) */
+    const int32_t *col_zero; /* (n) or NULL, with */
+    const int32_t *row_sum;  /* (rows) sum of q over k */
+    const float *bias;       /* (n) or NULL */
+};
+
+/* Float activations over integer weights, in groups of group_size along k:
+ *     y[r*ldy + j] = bias[j] + chain over groups g: fma(scale[g][j], c_g, chain) from 0,
+ *     c_g = chain over the group's k: fma(x[r][k], (float)w[j][k] - zero[g][j], c_g) from 0
+ * w is packed as (panel, k, GEMM_NR); scale and zero as (panel, groups, GEMM_NR), zero beyond n. */
+struct gemm_w8a16_args {
+    float *y;
+    size_t ldy;
+    const float *x;
+    size_t ldx;
+    int rows, k, n, group_size;
+    const int8_t *w;
+    const float *scale, *zero; /* zero may be NULL */
+    const float *bias;         /* (n) or NULL */
 };
 
 struct kernel_ops {

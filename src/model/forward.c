@@ -14,13 +14,14 @@
 struct workspace {
     int max_tokens;
     size_t map_bytes;
-    float *map;
+    uint8_t *map;
     float *x;                                             /* (tokens, hidden) residual stream */
     float *h;                                             /* (tokens, hidden) normed input, then output of o and down */
     float *qkv;                                           /* (tokens, (heads + 2 kv_heads) * head_dim) */
     float *attn;                                          /* (tokens, heads * head_dim) */
     float *gate_up;                                       /* (tokens, 2 * intermediate) */
     float *cos[LAYER_TYPE_COUNT], *sin[LAYER_TYPE_COUNT]; /* (tokens, head_dim / 2) */
+    struct linear_input in;                               /* quantised rows of whatever linears run now */
     _Atomic int *next;                                    /* (layers) attention tasks handed out */
 };
 
@@ -32,31 +33,55 @@ struct pass {
     float *hidden;
 };
 
+static size_t qkv_width(const struct model_config *c)
+{
+    return (size_t)(c->num_attention_heads + 2 * c->num_key_value_heads) * (size_t)c->head_dim;
+}
+
+/* Lays the parts out from base on, or measures them when base is NULL. Returns bytes. */
+static size_t workspace_lay_out(struct workspace *ws, const struct model_config *c, uint8_t *base)
+{
+    size_t t = (size_t)ws->max_tokens, hidden = (size_t)c->hidden_size, half = (size_t)c->head_dim / 2, at = 0;
+    size_t q = (size_t)c->num_attention_heads * (size_t)c->head_dim, inter = (size_t)c->intermediate_size;
+    size_t k = MAX(MAX(hidden, q), inter);
+    ws->in.ldxq = (k + 63) / 64 * 64;
+    const struct {
+        void **to;
+        size_t bytes; /* of a token */
+    } parts[] = {
+        {(void **)&ws->x, hidden * sizeof(float)},          {(void **)&ws->h, hidden * sizeof(float)},
+        {(void **)&ws->qkv, qkv_width(c) * sizeof(float)},  {(void **)&ws->attn, q * sizeof(float)},
+        {(void **)&ws->gate_up, 2 * inter * sizeof(float)}, {(void **)&ws->cos[0], half * sizeof(float)},
+        {(void **)&ws->sin[0], half * sizeof(float)},       {(void **)&ws->cos[1], half * sizeof(float)},
+        {(void **)&ws->sin[1], half * sizeof(float)},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        *parts[i].to = base ? base + at : NULL;
+        at += (t * parts[i].bytes + 63) / 64 * 64;
+    }
+    for (int i = 0; i < LINEAR_MAX_SET; i++) {
+        ws->in.xq[i] = base ? base + at : NULL;
+        at += t * ws->in.ldxq;
+        ws->in.row_scale[i] = base ? (float *)(base + at) : NULL;
+        ws->in.row_zero[i] = base ? (int32_t *)(base + at) + t : NULL;
+        ws->in.row_sum[i] = base ? (int32_t *)(base + at) + 2 * t : NULL;
+        at += (3 * t * sizeof(float) + 63) / 64 * 64;
+    }
+    return at;
+}
+
 struct workspace *workspace_new(const struct model *m, int max_tokens)
 {
-    const struct model_config *c = &m->config;
-    size_t t = (size_t)max_tokens, hidden = (size_t)c->hidden_size, half = (size_t)c->head_dim / 2;
-    size_t q = (size_t)c->num_attention_heads * (size_t)c->head_dim, inter = 2 * (size_t)c->intermediate_size;
-    size_t per_token = 2 * hidden + (size_t)m->layers[0].qkv.n + q + inter + 2 * LAYER_TYPE_COUNT * half;
-    size_t bytes;
-    if (!size_mul_ok(per_token * sizeof(float), t, &bytes))
-        return NULL;
-    float *map = mem_map(bytes);
-    if (!map)
-        return NULL;
     struct workspace *ws = mem_calloc(1, sizeof(*ws));
     ws->max_tokens = max_tokens;
-    ws->map = map;
-    ws->map_bytes = bytes;
-    ws->next = mem_calloc((size_t)c->num_hidden_layers, sizeof(*ws->next));
-    float **const parts[] = {&ws->x, &ws->h, &ws->qkv, &ws->attn, &ws->gate_up};
-    const size_t sizes[] = {hidden, hidden, (size_t)m->layers[0].qkv.n, q, inter};
-    for (size_t i = 0; i < ARRAY_LEN(parts); map += t * sizes[i], i++)
-        *parts[i] = map;
-    for (int i = 0; i < LAYER_TYPE_COUNT; i++, map += 2 * t * half) {
-        ws->cos[i] = map;
-        ws->sin[i] = map + t * half;
+    ws->map_bytes = workspace_lay_out(ws, &m->config, NULL);
+    ws->map = mem_map(ws->map_bytes); /* config.c bounds each width, the engine max_tokens: no overflow */
+    if (!ws->map) {
+        free(ws);
+        return NULL;
     }
+    workspace_lay_out(ws, &m->config, ws->map);
+    ws->next = mem_calloc((size_t)m->config.num_hidden_layers, sizeof(*ws->next));
     return ws;
 }
 
@@ -71,15 +96,11 @@ void workspace_free(struct workspace *ws)
 
 /* ---- phases ---- */
 
-/* y (rows, ldy) from x (rows, ldx): this worker's panels of the output columns. */
-static void linear_forward(const struct kernel_ops *ops, const struct linear *l, float *y, size_t ldy, const float *x,
-                           size_t ldx, int rows, int worker, int num_workers)
+static void norm_row(const struct model *m, const struct norm *norm, float *y, const float *x, int n)
 {
-    int panels = (l->n + GEMM_NR - 1) / GEMM_NR, begin, end;
-    pool_slice(panels, 1, worker, num_workers, &begin, &end);
-    (l->dtype == DTYPE_BF16  ? ops->gemm_bf16
-     : l->dtype == DTYPE_F16 ? ops->gemm_f16
-                             : ops->gemm_f32)(y, ldy, x, ldx, rows, l->weight, l->k, l->n, begin, end, l->bias);
+    m->ops->rmsnorm(y, x, norm->weight, n, m->config.rms_norm_eps);
+    if (norm->bias)
+        m->ops->add(y, norm->bias, n);
 }
 
 static void embed_row(const struct model *m, int32_t token, float *x)
@@ -105,23 +126,27 @@ static void qk_finish(const struct pass *p, const struct model_layer *layer, int
     int d = c->head_dim, heads = c->num_attention_heads, kv_heads = c->num_key_value_heads;
     const float *cos = p->ws->cos[layer->type] + (size_t)t * (size_t)d / 2;
     const float *sin = p->ws->sin[layer->type] + (size_t)t * (size_t)d / 2;
-    float *q = p->ws->qkv + (size_t)t * (size_t)layer->qkv.n;
+    float *q = p->ws->qkv + (size_t)t * qkv_width(c);
     float *k = q + (size_t)heads * (size_t)d, *v = k + (size_t)kv_heads * (size_t)d;
     for (int h = 0; h < heads + kv_heads; h++) {
         float *x = q + (size_t)h * (size_t)d;
-        const float *norm = h < heads ? layer->q_norm : layer->k_norm;
-        if (norm)
-            ops->rmsnorm(x, x, norm, d, c->rms_norm_eps);
+        const struct norm *norm = h < heads ? &layer->q_norm : &layer->k_norm;
+        if (norm->weight)
+            norm_row(p->m, norm, x, x, d);
         ops->rope(x, cos, sin, d);
     }
     int64_t slot = p->batch->slot_mapping[t], block = slot / p->kv->block_size;
     int offset = (int)(slot % p->kv->block_size);
-    for (int h = 0; h < kv_heads; h++)
-        (p->kv->dtype == DTYPE_BF16  ? ops->kv_write_bf16
-         : p->kv->dtype == DTYPE_F16 ? ops->kv_write_f16
-                                     : ops->kv_write_f32)(kv_cache_k(p->kv, layer_idx, block, h),
-                                                          kv_cache_v(p->kv, layer_idx, block, h), offset,
-                                                          k + (size_t)h * (size_t)d, v + (size_t)h * (size_t)d, d);
+    enum dtype dtype = p->kv->layers[layer_idx].dtype;
+    for (int h = 0; h < kv_heads; h++, k += d, v += d) {
+        uint8_t *k_to = kv_cache_k(p->kv, layer_idx, block, h), *v_to = kv_cache_v(p->kv, layer_idx, block, h);
+        if (dtype == DTYPE_I8)
+            ops->kv_write_c8(k_to, v_to, offset, k, v, d, &layer->c8[h]);
+        else
+            (dtype == DTYPE_BF16  ? ops->kv_write_bf16
+             : dtype == DTYPE_F16 ? ops->kv_write_f16
+                                  : ops->kv_write_f32)(k_to, v_to, offset, k, v, d);
+    }
 }
 
 /* Attention of token t for one KV head and the query heads that share it. */
@@ -129,6 +154,7 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
 {
     const struct model_config *c = &p->m->config;
     const struct kernel_ops *ops = p->m->ops;
+    enum dtype dtype = p->kv->layers[layer_idx].dtype;
     int64_t position = p->batch->positions[t], window = c->sliding_window;
     int group = c->num_attention_heads / c->num_key_value_heads, first = kv_head * group;
     struct attn_args a = {
@@ -140,14 +166,39 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
         .block_size = p->kv->block_size,
         .k = kv_cache_k(p->kv, layer_idx, 0, kv_head),
         .v = kv_cache_v(p->kv, layer_idx, 0, kv_head),
-        .block_stride = p->kv->block_bytes,
+        .block_stride = p->kv->layers[layer_idx].block_bytes,
+        .c8 = dtype == DTYPE_I8 ? &layer->c8[kv_head] : NULL,
     };
     for (int g = 0; g < group; g += ATTN_MAX_GROUP) {
         size_t at = (size_t)(first + g) * (size_t)a.d;
         a.group = MIN(group - g, ATTN_MAX_GROUP);
-        a.q = p->ws->qkv + (size_t)t * (size_t)layer->qkv.n + at;
+        a.q = p->ws->qkv + (size_t)t * qkv_width(c) + at;
         a.out = p->ws->attn + (size_t)t * (size_t)layer->o.k + at;
-        (p->kv->dtype == DTYPE_BF16 ? ops->attn_bf16 : p->kv->dtype == DTYPE_F16 ? ops->attn_f16 : ops->attn_f32)(&a);
+        (dtype == DTYPE_I8     ? ops->attn_c8
+         : dtype == DTYPE_BF16 ? ops->attn_bf16
+         : dtype == DTYPE_F16  ? ops->attn_f16
+                               : ops->attn_f32)(&a);
+    }
+}
+
+/* SiLU(gate) * up of all tokens, in place of gate. Quantised, down wants whole rows: then rows are shared out, else
+ * columns, which keeps all workers busy for one token as well. */
+static void activate(const struct pass *p, const struct model_layer *layer, int begin, int end, int worker,
+                     int num_workers)
+{
+    size_t inter = (size_t)p->m->config.intermediate_size;
+    bool quantised = linear_set_is_quantised(&layer->down, 1);
+    int col = 0, col_end = (int)inter;
+    if (!quantised) {
+        begin = 0;
+        end = p->batch->num_tokens;
+        pool_slice((int)inter, 64, worker, num_workers, &col, &col_end);
+    }
+    for (int t = begin; t < end; t++) {
+        float *gate = p->ws->gate_up + (size_t)t * 2 * inter + (size_t)col;
+        p->m->ops->silu_mul(gate, gate, gate + inter, col_end - col);
+        if (quantised)
+            linear_quantize_row(p->m->ops, &layer->down, 1, gate, t, &p->ws->in);
     }
 }
 
@@ -158,14 +209,18 @@ static void layer_forward(const struct pass *p, int layer_idx, int worker, int n
     const struct model_layer *layer = &m->layers[layer_idx];
     const struct kernel_ops *ops = m->ops;
     struct workspace *ws = p->ws;
-    int tokens = p->batch->num_tokens, hidden = c->hidden_size, inter = c->intermediate_size, begin, end;
+    struct linear_input *in = &ws->in;
+    size_t hidden = (size_t)c->hidden_size, q = (size_t)layer->o.k, inter = (size_t)c->intermediate_size;
+    int tokens = p->batch->num_tokens, begin, end;
     pool_slice(tokens, 1, worker, num_workers, &begin, &end); /* this worker's rows, in every row phase */
 
-    for (int t = begin; t < end; t++)
-        ops->rmsnorm(ws->h + (size_t)t * (size_t)hidden, ws->x + (size_t)t * (size_t)hidden, layer->input_norm, hidden,
-                     c->rms_norm_eps);
+    for (int t = begin; t < end; t++) {
+        float *h = ws->h + (size_t)t * hidden;
+        norm_row(m, &layer->input_norm, h, ws->x + (size_t)t * hidden, (int)hidden);
+        linear_quantize_row(ops, layer->qkv, NUM_QKV, h, t, in);
+    }
     pool_barrier(m->pool);
-    linear_forward(ops, &layer->qkv, ws->qkv, (size_t)layer->qkv.n, ws->h, (size_t)hidden, tokens, worker, num_workers);
+    linear_forward(ops, layer->qkv, NUM_QKV, ws->qkv, qkv_width(c), ws->h, hidden, in, tokens, worker, num_workers);
     pool_barrier(m->pool);
     for (int t = begin; t < end; t++)
         qk_finish(p, layer, layer_idx, t);
@@ -175,29 +230,29 @@ static void layer_forward(const struct pass *p, int layer_idx, int worker, int n
     while ((task = atomic_fetch_add_explicit(&ws->next[layer_idx], 1, memory_order_relaxed)) < tasks)
         attend(p, layer, layer_idx, tokens - 1 - task / kv_heads, task % kv_heads);
     pool_barrier(m->pool);
-    linear_forward(ops, &layer->o, ws->h, (size_t)hidden, ws->attn, (size_t)layer->o.k, tokens, worker, num_workers);
+    if (linear_set_is_quantised(&layer->o, 1)) {
+        for (int t = begin; t < end; t++)
+            linear_quantize_row(ops, &layer->o, 1, ws->attn + (size_t)t * q, t, in);
+        pool_barrier(m->pool);
+    }
+    linear_forward(ops, &layer->o, 1, ws->h, hidden, ws->attn, q, in, tokens, worker, num_workers);
     pool_barrier(m->pool);
     for (int t = begin; t < end; t++) {
-        float *x = ws->x + (size_t)t * (size_t)hidden, *h = ws->h + (size_t)t * (size_t)hidden;
-        ops->add(x, h, hidden);
-        ops->rmsnorm(h, x, layer->post_attention_norm, hidden, c->rms_norm_eps);
+        float *x = ws->x + (size_t)t * hidden, *h = ws->h + (size_t)t * hidden;
+        ops->add(x, h, (int)hidden);
+        norm_row(m, &layer->post_attention_norm, h, x, (int)hidden);
+        linear_quantize_row(ops, layer->gate_up, NUM_GATE_UP, h, t, in);
     }
     pool_barrier(m->pool);
-    linear_forward(ops, &layer->gate_up, ws->gate_up, 2 * (size_t)inter, ws->h, (size_t)hidden, tokens, worker,
+    linear_forward(ops, layer->gate_up, NUM_GATE_UP, ws->gate_up, 2 * inter, ws->h, hidden, in, tokens, worker,
                    num_workers);
     pool_barrier(m->pool);
-    int col, col_end;
-    pool_slice(inter, 64, worker, num_workers, &col, &col_end);
-    for (int t = 0; t < tokens; t++) {
-        float *gate = ws->gate_up + (size_t)t * 2 * (size_t)inter + (size_t)col;
-        ops->silu_mul(gate, gate, gate + inter, col_end - col);
-    }
+    activate(p, layer, begin, end, worker, num_workers);
     pool_barrier(m->pool);
-    linear_forward(ops, &layer->down, ws->h, (size_t)hidden, ws->gate_up, 2 * (size_t)inter, tokens, worker,
-                   num_workers);
+    linear_forward(ops, &layer->down, 1, ws->h, hidden, ws->gate_up, 2 * inter, in, tokens, worker, num_workers);
     pool_barrier(m->pool);
     for (int t = begin; t < end; t++)
-        ops->add(ws->x + (size_t)t * (size_t)hidden, ws->h + (size_t)t * (size_t)hidden, hidden);
+        ops->add(ws->x + (size_t)t * hidden, ws->h + (size_t)t * hidden, (int)hidden);
 }
 
 static void forward_worker(void *arg, int worker, int num_workers)
@@ -218,8 +273,8 @@ static void forward_worker(void *arg, int worker, int num_workers)
     pool_barrier(m->pool);
     pool_slice(p->batch->num_logits, 1, worker, num_workers, &begin, &end);
     for (int i = begin; i < end; i++)
-        m->ops->rmsnorm(p->hidden + (size_t)i * hidden, p->ws->x + (size_t)p->batch->logits_rows[i] * hidden, m->norm,
-                        (int)hidden, m->config.rms_norm_eps);
+        norm_row(m, &m->norm, p->hidden + (size_t)i * hidden, p->ws->x + (size_t)p->batch->logits_rows[i] * hidden,
+                 (int)hidden);
 }
 
 void model_forward(const struct model *m, struct workspace *ws, const struct kv_cache *kv, const struct batch *batch,
@@ -233,6 +288,7 @@ void model_forward(const struct model *m, struct workspace *ws, const struct kv_
 
 struct logits_job {
     const struct model *m;
+    struct workspace *ws;
     const float *hidden;
     int rows;
     float *logits;
@@ -242,12 +298,20 @@ struct logits_job {
 static void logits_worker(void *arg, int worker, int num_workers)
 {
     const struct logits_job *j = arg;
-    linear_forward(j->m->ops, &j->m->lm_head, j->logits, j->ld, j->hidden, (size_t)j->m->lm_head.k, j->rows, worker,
-                   num_workers);
+    const struct linear *head = &j->m->lm_head;
+    size_t hidden = (size_t)head->k;
+    if (linear_set_is_quantised(head, 1)) {
+        int begin, end;
+        pool_slice(j->rows, 1, worker, num_workers, &begin, &end);
+        for (int r = begin; r < end; r++)
+            linear_quantize_row(j->m->ops, head, 1, j->hidden + (size_t)r * hidden, r, &j->ws->in);
+        pool_barrier(j->m->pool);
+    }
+    linear_forward(j->m->ops, head, 1, j->logits, j->ld, j->hidden, hidden, &j->ws->in, j->rows, worker, num_workers);
 }
 
-void model_logits(const struct model *m, const float *hidden, int rows, float *logits, size_t ld)
+void model_logits(const struct model *m, struct workspace *ws, const float *hidden, int rows, float *logits, size_t ld)
 {
-    struct logits_job job = {m, hidden, rows, logits, ld};
+    struct logits_job job = {m, ws, hidden, rows, logits, ld};
     pool_run(m->pool, logits_worker, &job);
 }

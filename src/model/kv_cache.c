@@ -2,35 +2,56 @@
 #include "model/kv_cache.h"
 
 #include "base/mem.h"
+#include "kernel/ops.h"
 
-size_t kv_cache_block_bytes(enum dtype dtype, int num_layers, int num_kv_heads, int head_dim, int block_size)
+#include <stdlib.h>
+
+static struct kv_layer layer_shape(enum dtype dtype, int num_kv_heads, int head_dim, int block_size)
 {
-    return (size_t)num_layers * 2 * (size_t)num_kv_heads * (size_t)block_size * (size_t)head_dim *
-           (size_t)(dtype_bits(dtype) / 8);
+    struct kv_layer l = {.dtype = dtype};
+    size_t elem = (size_t)dtype_bits(dtype) / 8, tokens = (size_t)block_size;
+    l.k_bytes = tokens * elem * (size_t)(dtype == DTYPE_I8 ? c8_padded_dim(head_dim) : head_dim);
+    l.v_bytes = tokens * elem * (size_t)head_dim;
+    l.block_bytes = (l.k_bytes + l.v_bytes) * (size_t)num_kv_heads;
+    return l;
 }
 
-int kv_cache_init(struct kv_cache *kv, enum dtype dtype, int num_layers, int num_kv_heads, int head_dim, int block_size,
-                  int64_t num_blocks, struct octavo_error *err)
+size_t kv_cache_block_bytes(const enum dtype *dtypes, int num_layers, int num_kv_heads, int head_dim, int block_size)
 {
-    *kv = (struct kv_cache){.dtype = dtype,
-                            .num_layers = num_layers,
+    size_t bytes = 0;
+    for (int i = 0; i < num_layers; i++)
+        bytes += layer_shape(dtypes[i], num_kv_heads, head_dim, block_size).block_bytes;
+    return bytes;
+}
+
+int kv_cache_init(struct kv_cache *kv, const enum dtype *dtypes, int num_layers, int num_kv_heads, int head_dim,
+                  int block_size, int64_t num_blocks, struct octavo_error *err)
+{
+    size_t block_bytes = kv_cache_block_bytes(dtypes, num_layers, num_kv_heads, head_dim, block_size);
+    *kv = (struct kv_cache){.num_layers = num_layers,
                             .num_kv_heads = num_kv_heads,
                             .head_dim = head_dim,
                             .block_size = block_size,
                             .num_blocks = num_blocks};
-    kv->head_bytes = (size_t)block_size * (size_t)head_dim * (size_t)(dtype_bits(dtype) / 8);
-    kv->block_bytes = kv->head_bytes * 2 * (size_t)num_kv_heads;
-    if (!size_mul_ok(kv->block_bytes * (size_t)num_layers, (size_t)num_blocks, &kv->data_bytes) ||
-        !(kv->data = mem_map(kv->data_bytes)))
+    if (!size_mul_ok(block_bytes, (size_t)num_blocks, &kv->data_bytes) || !(kv->data = mem_map(kv->data_bytes)))
         return error_set(
             err, OCTAVO_ENOMEM,
             "cannot map %lld KV cache blocks of %zu bytes; lower --kv-cache-memory-bytes or --max-model-len",
-            (long long)num_blocks, kv->block_bytes * (size_t)num_layers);
+            (long long)num_blocks, block_bytes);
+    kv->layers = mem_calloc((size_t)num_layers, sizeof(*kv->layers));
+    uint8_t *at = kv->data;
+    for (int i = 0; i < num_layers; i++) {
+        kv->layers[i] = layer_shape(dtypes[i], num_kv_heads, head_dim, block_size);
+        kv->layers[i].data = at;
+        at += kv->layers[i].block_bytes * (size_t)num_blocks;
+    }
     return 0;
 }
 
 void kv_cache_release(struct kv_cache *kv)
 {
     mem_unmap(kv->data, kv->data_bytes);
+    free(kv->layers);
     kv->data = NULL;
+    kv->layers = NULL;
 }

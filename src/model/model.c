@@ -1,270 +1,189 @@
-/* Loading a model: every weight is packed once, in parallel, for its GEMM; norms and biases become float32.
+/* Loading a model: every weight is packed once, in parallel, for its kernel; norms and biases become float32.
  * model_load and model_free run on the thread that opens the engine. */
 #include "model/model.h"
 
 #include "base/mem.h"
-#include "kernel/ref/convert.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#define MAX_FUSED 3
+#define EMBED "model.embed_tokens.weight"
+#define DUMMY_C8_SCALE 0.05f
 
 struct loader {
     const struct checkpoint *ckpt;
+    const struct model_options *opts;
     struct model *model;
-    model_progress_fn *progress;
-    void *progress_arg;
-    uint64_t done, total;
+    uint64_t done, total; /* bytes packed */
 };
 
-/* ---- one linear ---- */
+static const char *const layer_linears[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                            "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+                                            "mlp.down_proj"};
 
-struct pack_job {
-    struct linear *l;
-    const struct tensor *t;
-    const uint8_t *data;
-    int row_begin;
-};
-
-static float elem_to_f32(const uint8_t *p, enum dtype dtype)
+static void layer_name(char out[160], int layer, const char *module)
 {
-    uint16_t h;
-    float f;
-    if (dtype == DTYPE_F32) {
-        memcpy(&f, p, 4);
-        return f;
-    }
-    memcpy(&h, p, 2);
-    return dtype == DTYPE_BF16 ? f32_from_bf16(h) : f32_from_f16(h);
+    snprintf(out, 160, "model.layers.%d.%s", layer, module);
 }
 
-/* A worker's share of the rows of one tensor; whole panels of the source, so that workers write apart. */
-static void pack_worker(void *arg, int worker, int num_workers)
-{
-    struct pack_job *job = arg;
-    int rows = (int)job->t->shape[0], k = job->l->k, begin, end;
-    pool_slice(rows, GEMM_NR, worker, num_workers, &begin, &end);
-    size_t elem = (size_t)dtype_bits(job->t->dtype) / 8;
-    const uint8_t *src = job->data + (size_t)begin * (size_t)k * elem;
-    if (job->t->dtype == job->l->dtype) {
-        gemm_pack(job->l->weight, src, (int)elem, job->row_begin + begin, end - begin, k);
-        return;
-    }
-    /* tensors of different types were fused: widen to float32, which is exact */
-    float *row = mem_alloc((size_t)k * sizeof(float));
-    for (int r = begin; r < end; r++, src += (size_t)k * elem) {
-        for (int i = 0; i < k; i++)
-            row[i] = elem_to_f32(src + (size_t)i * elem, job->t->dtype);
-        gemm_pack(job->l->weight, row, 4, job->row_begin + r, 1, k);
-    }
-    free(row);
-}
-
-static enum dtype fused_dtype(const struct tensor *const *t, int count)
-{
-    for (int i = 1; i < count; i++)
-        if (t[i]->dtype != t[0]->dtype)
-            return DTYPE_F32;
-    return t[0]->dtype;
-}
-
-static size_t fused_bytes(const struct tensor *const *t, int count)
-{
-    int n = 0;
-    for (int i = 0; i < count; i++)
-        n += (int)t[i]->shape[0];
-    return gemm_packed_elems(n, (int)t[0]->shape[1]) * (size_t)(dtype_bits(fused_dtype(t, count)) / 8);
-}
-
-static int out_of_memory(const char *what, size_t bytes, struct octavo_error *err)
-{
-    return error_set(err, OCTAVO_ENOMEM, "no memory for %s (%zu bytes)", what, bytes);
-}
-
-static int vector_load(struct loader *ld, const struct tensor *t, float *dst, struct octavo_error *err)
-{
-    const uint8_t *data = checkpoint_tensor_pin(ld->ckpt, t);
-    if (!data)
-        return out_of_memory(t->name, t->bytes, err);
-    size_t elem = (size_t)dtype_bits(t->dtype) / 8, n = t->bytes / elem;
-    for (size_t i = 0; i < n; i++)
-        dst[i] = elem_to_f32(data + i * elem, t->dtype);
-    checkpoint_tensor_unpin(ld->ckpt, t, data);
-    return 0;
-}
-
-static int linear_load(struct loader *ld, const struct tensor *const *t, const struct tensor *const *bias, int count,
-                       struct linear *l, struct octavo_error *err)
-{
-    l->dtype = fused_dtype(t, count);
-    l->k = (int)t[0]->shape[1];
-    bool any_bias = false;
-    for (int i = 0; i < count; i++) {
-        l->n += (int)t[i]->shape[0];
-        any_bias = any_bias || bias[i];
-    }
-    l->weight_bytes = fused_bytes(t, count);
-    l->weight = mem_map(l->weight_bytes);
-    if (!l->weight)
-        return out_of_memory(t[0]->name, l->weight_bytes, err);
-    if (any_bias)
-        l->bias = mem_calloc((size_t)l->n, sizeof(float));
-    int r = 0, row = 0;
-    for (int i = 0; i < count && r == 0; i++) {
-        bool tied = t[i] == ld->model->embed; /* pinned already, and for as long as the model lives */
-        struct pack_job job = {l, t[i], tied ? ld->model->embed_data : checkpoint_tensor_pin(ld->ckpt, t[i]), row};
-        if (!job.data)
-            return out_of_memory(t[i]->name, t[i]->bytes, err);
-        pool_run(ld->model->pool, pack_worker, &job);
-        if (!tied)
-            checkpoint_tensor_unpin(ld->ckpt, t[i], job.data);
-        if (bias[i])
-            r = vector_load(ld, bias[i], l->bias + row, err);
-        row += (int)t[i]->shape[0];
-        ld->done += t[i]->bytes;
-    }
-    ld->model->weights_bytes += l->weight_bytes;
-    if (ld->progress)
-        ld->progress(ld->progress_arg, "packing weights", ld->done, ld->total);
-    return r;
-}
-
-static void linear_release(struct linear *l)
-{
-    mem_unmap(l->weight, l->weight_bytes);
-    free(l->bias);
-}
-
-/* ---- names ---- */
-
-static const struct tensor *find(const struct checkpoint *ckpt, int layer, const char *module, const char *suffix)
+size_t model_weights_bytes(const struct checkpoint *ckpt, const struct model_options *opts)
 {
     char name[160];
-    snprintf(name, sizeof(name), "model.layers.%d.%s.%s", layer, module, suffix);
-    return checkpoint_find(ckpt, name);
-}
-
-struct fused {
-    int count;
-    const char *modules[MAX_FUSED];
-};
-
-enum { QKV, O, GATE_UP, DOWN, NUM_LINEARS };
-static const struct fused layer_linears[NUM_LINEARS] = {
-    [QKV] = {3, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}},
-    [O] = {1, {"self_attn.o_proj"}},
-    [GATE_UP] = {2, {"mlp.gate_proj", "mlp.up_proj"}},
-    [DOWN] = {1, {"mlp.down_proj"}},
-};
-
-static void fused_find(const struct checkpoint *ckpt, int layer, int which, const struct tensor **weight,
-                       const struct tensor **bias)
-{
-    for (int i = 0; i < layer_linears[which].count; i++) {
-        weight[i] = find(ckpt, layer, layer_linears[which].modules[i], "weight");
-        bias[i] = find(ckpt, layer, layer_linears[which].modules[i], "bias");
-    }
-}
-
-static const struct tensor *lm_head_tensor(const struct checkpoint *ckpt)
-{
-    const struct tensor *t = checkpoint_find(ckpt, "lm_head.weight");
-    return t ? t : checkpoint_find(ckpt, "model.embed_tokens.weight");
-}
-
-size_t model_weights_bytes(const struct checkpoint *ckpt)
-{
-    const struct tensor *w[MAX_FUSED], *b[MAX_FUSED], *head = lm_head_tensor(ckpt);
-    size_t bytes = checkpoint_find(ckpt, "model.embed_tokens.weight")->bytes + fused_bytes(&head, 1);
+    size_t bytes = checkpoint_find(ckpt, EMBED)->bytes + linear_bytes(ckpt, "lm_head", opts->quantize_w8a8);
     for (int i = 0; i < checkpoint_config(ckpt)->num_hidden_layers; i++)
-        for (int which = 0; which < NUM_LINEARS; which++) {
-            fused_find(ckpt, i, which, w, b);
-            bytes += fused_bytes(w, layer_linears[which].count);
+        for (size_t j = 0; j < ARRAY_LEN(layer_linears); j++) {
+            layer_name(name, i, layer_linears[j]);
+            bytes += linear_bytes(ckpt, name, opts->quantize_w8a8);
         }
     return bytes;
 }
 
-/* ---- the model ---- */
+/* ---- parts ---- */
 
-static int norm_load(struct loader *ld, const struct tensor *t, float **ret, struct octavo_error *err)
+static int vector_load(struct loader *ld, const struct tensor *t, float **ret, struct octavo_error *err)
 {
     if (!t)
         return 0;
-    *ret = mem_alloc((size_t)t->shape[0] * sizeof(float));
-    return vector_load(ld, t, *ret, err);
+    const uint8_t *data = checkpoint_tensor_pin(ld->ckpt, t);
+    if (!data)
+        return error_set(err, OCTAVO_ENOMEM, "no memory for %s (%zu bytes)", t->name, t->bytes);
+    size_t elem = (size_t)dtype_bits(t->dtype) / 8, n = t->bytes / elem;
+    *ret = mem_alloc(n * sizeof(float));
+    for (size_t i = 0; i < n; i++)
+        (*ret)[i] = tensor_elem(data + i * elem, t->dtype);
+    checkpoint_tensor_unpin(ld->ckpt, t, data);
+    return 0;
+}
+
+static int norm_load(struct loader *ld, const char *module, struct norm *norm, struct octavo_error *err)
+{
+    char name[176];
+    snprintf(name, sizeof(name), "%s.weight", module);
+    int r = vector_load(ld, checkpoint_find(ld->ckpt, name), &norm->weight, err);
+    return r < 0 ? r : vector_load(ld, checkpoint_norm_bias(ld->ckpt, module), &norm->bias, err);
+}
+
+static int part_load(struct loader *ld, const char *module, struct linear *l, struct octavo_error *err)
+{
+    struct linear_spec spec;
+    checkpoint_linear(ld->ckpt, module, &spec);
+    const uint8_t *pinned = spec.weight == ld->model->embed ? ld->model->embed_data : NULL; /* tied */
+    int r = linear_load(l, ld->ckpt, ld->model->pool, module, ld->opts->quantize_w8a8, pinned, err);
+    ld->done += l->weight_bytes;
+    ld->model->weights_bytes += l->weight_bytes;
+    if (ld->opts->progress)
+        ld->opts->progress(ld->opts->progress_arg, "packing weights", ld->done, ld->total);
+    return r;
+}
+
+/* Scales as the kernels want them, with reciprocals: six rows of (kv_heads * head_dim). */
+static void c8_load(struct loader *ld, int i)
+{
+    const struct model_config *c = &ld->model->config;
+    const struct kv_scales *from = checkpoint_kv_scales(ld->ckpt, i);
+    struct model_layer *layer = &ld->model->layers[i];
+    if (!from && !ld->opts->dummy_c8)
+        return;
+    size_t d = (size_t)c->head_dim, heads = (size_t)c->num_key_value_heads, n = heads * d;
+    float *data = layer->c8_data = mem_calloc(6 * n, sizeof(*data));
+    for (size_t j = 0; j < n; j++) {
+        data[j] = from ? from->k_scale[j] : DUMMY_C8_SCALE;
+        data[n + j] = 1.0f / data[j];
+        data[2 * n + j] = from ? from->k_offset[j] : 0;
+        data[3 * n + j] = from ? from->v_scale[j] : DUMMY_C8_SCALE;
+        data[4 * n + j] = 1.0f / data[3 * n + j];
+        data[5 * n + j] = from ? from->v_offset[j] : 0;
+    }
+    layer->c8 = mem_calloc(heads, sizeof(*layer->c8));
+    for (size_t h = 0; h < heads; h++) {
+        const float *at = data + h * d;
+        layer->c8[h] = (struct c8_scales){at, at + n, at + 2 * n, at + 3 * n, at + 4 * n, at + 5 * n};
+    }
 }
 
 static int layer_load(struct loader *ld, int i, struct octavo_error *err)
 {
     struct model_layer *layer = &ld->model->layers[i];
+    char name[160];
     layer->type = (enum layer_type)ld->model->config.layer_types[i];
     const struct {
         const char *module;
-        float **to;
+        struct norm *to;
     } norms[] = {
         {"input_layernorm", &layer->input_norm},
         {"post_attention_layernorm", &layer->post_attention_norm},
         {"self_attn.q_norm", &layer->q_norm},
         {"self_attn.k_norm", &layer->k_norm},
     };
+    struct linear *const linears[ARRAY_LEN(layer_linears)] = {
+        &layer->qkv[Q],        &layer->qkv[K],      &layer->qkv[V], &layer->o,
+        &layer->gate_up[GATE], &layer->gate_up[UP], &layer->down};
     int r = 0;
-    for (size_t j = 0; j < ARRAY_LEN(norms) && r == 0; j++)
-        r = norm_load(ld, find(ld->ckpt, i, norms[j].module, "weight"), norms[j].to, err);
-    struct linear *const linears[NUM_LINEARS] = {&layer->qkv, &layer->o, &layer->gate_up, &layer->down};
-    const struct tensor *w[MAX_FUSED], *b[MAX_FUSED];
-    for (int which = 0; which < NUM_LINEARS && r == 0; which++) {
-        fused_find(ld->ckpt, i, which, w, b);
-        r = linear_load(ld, w, b, layer_linears[which].count, linears[which], err);
+    for (size_t j = 0; j < ARRAY_LEN(norms) && r == 0; j++) {
+        layer_name(name, i, norms[j].module);
+        r = norm_load(ld, name, norms[j].to, err);
     }
+    for (size_t j = 0; j < ARRAY_LEN(layer_linears) && r == 0; j++) {
+        layer_name(name, i, layer_linears[j]);
+        r = part_load(ld, name, linears[j], err);
+    }
+    linear_share_inputs(layer->qkv, NUM_QKV);
+    linear_share_inputs(layer->gate_up, NUM_GATE_UP);
+    c8_load(ld, i);
     return r;
 }
 
-int model_load(const struct checkpoint *ckpt, struct pool *pool, enum cpu_isa isa, model_progress_fn *progress,
-               void *progress_arg, struct model **ret_model, struct octavo_error *err)
+/* ---- the model ---- */
+
+static int64_t count_parameters(const struct checkpoint *ckpt)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < checkpoint_num_tensors(ckpt); i++) {
+        const struct tensor *t = checkpoint_tensor(ckpt, i);
+        n += (int64_t)(t->bytes * 8 / (size_t)dtype_bits(t->dtype));
+    }
+    return n;
+}
+
+int model_load(const struct checkpoint *ckpt, struct pool *pool, const struct model_options *opts,
+               struct model **ret_model, struct octavo_error *err)
 {
     struct model *m = mem_calloc(1, sizeof(*m));
     m->config = *checkpoint_config(ckpt);
     m->pool = pool;
-    m->ops = kernel_ops_get(isa);
+    m->ops = kernel_ops_get(opts->isa);
     m->ckpt = ckpt;
     m->layers = mem_calloc((size_t)m->config.num_hidden_layers, sizeof(*m->layers));
-    struct loader ld = {.ckpt = ckpt, .model = m, .progress = progress, .progress_arg = progress_arg};
-    for (size_t i = 0; i < checkpoint_num_tensors(ckpt); i++) {
-        const struct tensor *t = checkpoint_tensor(ckpt, i);
-        ld.total += t->bytes;
-        m->num_parameters += (int64_t)(t->bytes * 8 / (size_t)dtype_bits(t->dtype));
-    }
-    for (size_t i = 0; i < checkpoint_num_unused(ckpt); i++) {
-        const struct tensor *t = checkpoint_unused(ckpt, i);
-        ld.total -= t->bytes;
-        m->num_parameters -= (int64_t)(t->bytes * 8 / (size_t)dtype_bits(t->dtype));
-    }
+    m->num_parameters = count_parameters(ckpt);
     for (int i = 0; i < LAYER_TYPE_COUNT; i++)
         rope_init(&m->rope[i], &m->config.rope[i], m->config.head_dim, m->config.max_position_embeddings);
+    m->embed = checkpoint_find(ckpt, EMBED);
+    struct loader ld = {.ckpt = ckpt, .opts = opts, .model = m};
+    ld.total = model_weights_bytes(ckpt, opts) - m->embed->bytes;
 
     int r = 0;
-    m->embed = checkpoint_find(ckpt, "model.embed_tokens.weight");
     m->embed_data = checkpoint_tensor_pin(ckpt, m->embed);
     if (!m->embed_data)
-        r = out_of_memory(m->embed->name, m->embed->bytes, err);
+        r = error_set(err, OCTAVO_ENOMEM, "no memory for %s (%zu bytes)", m->embed->name, m->embed->bytes);
     m->weights_bytes = m->embed->bytes;
     for (int i = 0; i < m->config.num_hidden_layers && r == 0; i++)
         r = layer_load(&ld, i, err);
     if (r == 0)
-        r = norm_load(&ld, checkpoint_find(ckpt, "model.norm.weight"), &m->norm, err);
-    const struct tensor *head = lm_head_tensor(ckpt), *no_bias = NULL;
+        r = norm_load(&ld, "model.norm", &m->norm, err);
     if (r == 0)
-        r = linear_load(&ld, &head, &no_bias, 1, &m->lm_head, err);
+        r = part_load(&ld, "lm_head", &m->lm_head, err);
     if (r < 0) {
         model_free(m);
         return r;
     }
-    if (progress)
-        progress(progress_arg, "packing weights", ld.total, ld.total);
     *ret_model = m;
     return 0;
+}
+
+static void norm_release(struct norm *n)
+{
+    free(n->weight);
+    free(n->bias);
 }
 
 void model_free(struct model *m)
@@ -275,16 +194,18 @@ void model_free(struct model *m)
         checkpoint_tensor_unpin(m->ckpt, m->embed, m->embed_data);
     for (int i = 0; i < m->config.num_hidden_layers; i++) {
         struct model_layer *l = &m->layers[i];
-        float *const vectors[] = {l->input_norm, l->post_attention_norm, l->q_norm, l->k_norm};
-        for (size_t j = 0; j < ARRAY_LEN(vectors); j++)
-            free(vectors[j]);
-        linear_release(&l->qkv);
-        linear_release(&l->o);
-        linear_release(&l->gate_up);
-        linear_release(&l->down);
+        struct norm *const norms[] = {&l->input_norm, &l->post_attention_norm, &l->q_norm, &l->k_norm};
+        struct linear *const linears[] = {&l->qkv[Q],        &l->qkv[K],      &l->qkv[V], &l->o,
+                                          &l->gate_up[GATE], &l->gate_up[UP], &l->down};
+        for (size_t j = 0; j < ARRAY_LEN(norms); j++)
+            norm_release(norms[j]);
+        for (size_t j = 0; j < ARRAY_LEN(linears); j++)
+            linear_release(linears[j]);
+        free(l->c8);
+        free(l->c8_data);
     }
     free(m->layers);
-    free(m->norm);
+    norm_release(&m->norm);
     linear_release(&m->lm_head);
     for (int i = 0; i < LAYER_TYPE_COUNT; i++)
         rope_release(&m->rope[i]);

@@ -8,25 +8,24 @@
 #include "kernel/ops.h"
 #include "model/batch.h"
 #include "model/kv_cache.h"
+#include "model/linear.h"
 #include "model/rope.h"
 
-/* y = x W^T + b, with W (n, k) packed for the GEMM of its type. Rows of several tensors may be fused. */
-struct linear {
-    enum dtype dtype; /* BF16, F16 or F32 */
-    int n, k;
-    void *weight; /* packed, weight_bytes from mem_map */
-    size_t weight_bytes;
-    float *bias; /* (n), or NULL */
+/* Scale of the norm, and the shift that some quantised checkpoints add: y = rmsnorm(x) * weight + bias. */
+struct norm {
+    float *weight, *bias; /* (channels), or NULL */
 };
+
+enum { Q, K, V, NUM_QKV };
+enum { GATE, UP, NUM_GATE_UP };
 
 struct model_layer {
     enum layer_type type;
-    float *input_norm, *post_attention_norm; /* (hidden) */
-    float *q_norm, *k_norm;                  /* (head_dim), or NULL */
-    struct linear qkv;                       /* (heads + 2 * kv_heads) * head_dim rows */
-    struct linear o;
-    struct linear gate_up; /* gate's rows, then up's */
-    struct linear down;
+    struct norm input_norm, post_attention_norm; /* (hidden) */
+    struct norm q_norm, k_norm;                  /* (head_dim); weight NULL: the family has none */
+    struct linear qkv[NUM_QKV], o, gate_up[NUM_GATE_UP], down;
+    struct c8_scales *c8; /* (kv_heads), for an INT8 cache; NULL when the checkpoint has no scales for this layer */
+    float *c8_data;       /* what they point into */
 };
 
 struct model {
@@ -37,7 +36,7 @@ struct model {
     const struct tensor *embed; /* (vocab, hidden), pinned: rows are read where they lie */
     const uint8_t *embed_data;
     struct model_layer *layers;
-    float *norm; /* (hidden) */
+    struct norm norm; /* (hidden) */
     struct linear lm_head;
     struct rope rope[LAYER_TYPE_COUNT];
     size_t weights_bytes;   /* packed and pinned */
@@ -46,11 +45,19 @@ struct model {
 
 typedef void model_progress_fn(void *arg, const char *phase, uint64_t done, uint64_t total);
 
+struct model_options {
+    enum cpu_isa isa;
+    bool quantize_w8a8;          /* float linears and lm_head become W8A8_DYNAMIC while they are packed */
+    bool dummy_c8;               /* layers without C8 scales get made-up ones: for dummy weights only */
+    model_progress_fn *progress; /* may be NULL */
+    void *progress_arg;
+};
+
 /* What model_load will take, in bytes; no memory is touched. */
-size_t model_weights_bytes(const struct checkpoint *ckpt);
+size_t model_weights_bytes(const struct checkpoint *ckpt, const struct model_options *opts);
 /* Packs the weights of ckpt, which must outlive the model. */
-int model_load(const struct checkpoint *ckpt, struct pool *pool, enum cpu_isa isa, model_progress_fn *progress,
-               void *progress_arg, struct model **ret_model, struct octavo_error *err);
+int model_load(const struct checkpoint *ckpt, struct pool *pool, const struct model_options *opts,
+               struct model **ret_model, struct octavo_error *err);
 void model_free(struct model *model);
 
 /* Memory of a forward pass, for at most max_tokens tokens; one for each thread that calls model_forward. */
@@ -62,7 +69,8 @@ void workspace_free(struct workspace *ws);
  * hidden (num_logits, hidden_size). A row depends on its own request only. No allocation. */
 void model_forward(const struct model *model, struct workspace *ws, const struct kv_cache *kv,
                    const struct batch *batch, float *hidden);
-/* logits (rows, ld) of hidden rows (rows, hidden_size); ld >= vocab_size. */
-void model_logits(const struct model *model, const float *hidden, int rows, float *logits, size_t ld);
+/* logits (rows, ld) of hidden rows (rows, hidden_size), at most the workspace's max_tokens; ld >= vocab_size. */
+void model_logits(const struct model *model, struct workspace *ws, const float *hidden, int rows, float *logits,
+                  size_t ld);
 
 #endif

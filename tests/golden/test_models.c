@@ -41,11 +41,14 @@ static void rig_open(struct rig *rig, const char *name, int threads, enum cpu_is
     if (checkpoint_open(dir, LOAD_AUTO, 0, &rig->ckpt, &err) < 0)
         fail_msg("%s", err.msg);
     rig->pool = pool_new(threads);
-    if (model_load(rig->ckpt, rig->pool, isa, NULL, NULL, &rig->model, &err) < 0)
+    if (model_load(rig->ckpt, rig->pool, &(struct model_options){.isa = isa}, &rig->model, &err) < 0)
         fail_msg("%s", err.msg);
     rig->ws = workspace_new(rig->model, MAX_TOKENS);
     const struct model_config *c = &rig->model->config;
-    assert_int_equal(kv_cache_init(&rig->kv, kv_dtype, c->num_hidden_layers, c->num_key_value_heads, c->head_dim,
+    enum dtype dtypes[CONFIG_MAX_LAYERS];
+    for (int i = 0; i < c->num_hidden_layers; i++)
+        dtypes[i] = kv_dtype;
+    assert_int_equal(kv_cache_init(&rig->kv, dtypes, c->num_hidden_layers, c->num_key_value_heads, c->head_dim,
                                    BLOCK_SIZE, NUM_BLOCKS, &err),
                      0);
     memset(rig->kv.data, 0xff, rig->kv.data_bytes); /* NaN: a read before its write shows */
@@ -103,7 +106,7 @@ static void step(struct rig *rig, struct seq *seqs, const int *chunk, int num_se
     float *h = mem_alloc((size_t)b.num_tokens * hidden * sizeof(float));
     float *logits = mem_alloc((size_t)b.num_tokens * vocab * sizeof(float));
     model_forward(rig->model, rig->ws, &rig->kv, &b, h);
-    model_logits(rig->model, h, b.num_tokens, logits, vocab);
+    model_logits(rig->model, rig->ws, h, b.num_tokens, logits, vocab);
     const float *from = logits;
     for (int i = 0; i < num_seqs; i++) {
         int n = MIN(chunk[i], seqs[i].len - seqs[i].done);

@@ -1,6 +1,8 @@
 /* Kernels for AVX2 with FMA and F16C. Row kernels are ref's own text, compiled with this tier's flags. */
 #define KFN(name) name##_avx2
 #include "kernel/ref/elementwise.c"
+#include "kernel/ref/int8.c"
+#include "kernel/ref/attention_c8.c"
 #undef F32_SAME
 
 #include <immintrin.h>

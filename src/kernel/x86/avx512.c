@@ -1,6 +1,8 @@
 /* Kernels for AVX-512 (F, BW, DQ, VL). Row kernels are ref's own text, compiled with this tier's flags. */
 #define KFN(name) name##_avx512
 #include "kernel/ref/elementwise.c"
+#include "kernel/ref/int8.c"
+#include "kernel/ref/attention_c8.c"
 #undef F32_SAME
 
 #include <immintrin.h>

@@ -1,0 +1,121 @@
+/* Paged attention over an INT8 cache: the specification. Nothing is dequantised. K's scales go into q once for a head;
+ * q becomes a 16-bit integer with one scale; a K offset (and the 128 that K is held with) adds the same to every logit
+ * of a row, so softmax cancels it. Probabilities of a tile become 16-bit integers against the tile's own maximum, and
+ * V's scale and offset are applied once at the end: the weights that are summed are the weights that are divided by,
+ * so they sum to 1 exactly as the offset needs. Both dot products are exact in int32, whatever instructions make them.
+ * Why 16 bits for both: docs/KERNELS.md.
+ *
+ * Layout of a tile of ATTN_TILE tokens: K (padded_dim / 4, ATTN_TILE, 4) as u8 = q + 128, V (ATTN_TILE / 4, d, 4). */
+#ifndef KFN
+#define KFN(name) name##_ref
+#endif
+
+#include "kernel/ops.h"
+#include "kernel/ref/math.h"
+
+#define Q_MAX 32512     /* 127 * 256: two signed 8-bit planes */
+#define P_MAX 65535.0f  /* two unsigned ones */
+#define C8_MAX_DIM 1024 /* config.c's limit of head_dim */
+
+static inline float c8_rint(float x)
+{
+    return (x + 0x1.8p23f) - 0x1.8p23f;
+}
+
+static inline float c8_quant(float x, float inv, float offset)
+{
+    float q = x * inv + offset;
+    q = q > -128.0f ? q : -128.0f;
+    q = q < 127.0f ? q : 127.0f;
+    return c8_rint(q);
+}
+
+void KFN(kv_write_c8)(void *k_block, void *v_block, int slot, const float *k, const float *v, int d,
+                      const struct c8_scales *s)
+{
+    size_t pd = (size_t)c8_padded_dim(d), tile = (size_t)(slot / ATTN_TILE), t = (size_t)(slot % ATTN_TILE);
+    uint8_t *kt = (uint8_t *)k_block + tile * ATTN_TILE * pd;
+    int8_t *vt = (int8_t *)v_block + tile * ATTN_TILE * (size_t)d + t / 4 * 4 * (size_t)d;
+    for (size_t i = 0; i < (size_t)d; i++) {
+        kt[(i / 4 * ATTN_TILE + t) * 4 + i % 4] = (uint8_t)((int32_t)c8_quant(k[i], s->k_inv[i], s->k_offset[i]) + 128);
+        vt[i * 4 + t % 4] = (int8_t)c8_quant(v[i], s->v_inv[i], s->v_offset[i]);
+    }
+    for (size_t i = (size_t)d; i < pd; i++)
+        kt[(i / 4 * ATTN_TILE + t) * 4 + i % 4] = 128;
+}
+
+/* q times K's scales as integers of at most q_max; returns what one unit is worth. */
+static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scale, int d)
+{
+    float scaled[C8_MAX_DIM], lane[16] = {0};
+    int most = (int)(INT32_MAX / (255 * d)), q_max = most < Q_MAX ? most : Q_MAX;
+    for (int i = 0; i < d; i++)
+        scaled[i] = q[i] * k_scale[i];
+    for (int i = 0; i < d; i++)
+        lane[i % 16] = fabsf(scaled[i]) > lane[i % 16] ? fabsf(scaled[i]) : lane[i % 16];
+    float unit = lanes_max(lane) / (float)q_max;
+    unit = unit > 0 ? unit : 1.0f;
+    for (int i = 0; i < d; i++) {
+        float x = scaled[i] / unit;
+        x = x > (float)-q_max ? x : (float)-q_max;
+        x = x < (float)q_max ? x : (float)q_max;
+        q16[i] = (int32_t)c8_rint(x);
+    }
+    for (int i = d; i < c8_padded_dim(d); i++)
+        q16[i] = 0;
+    return unit;
+}
+
+static inline void c8_head(const struct attn_args *a, int g)
+{
+    size_t d = (size_t)a->d, pd = (size_t)c8_padded_dim(a->d);
+    int32_t q16[C8_MAX_DIM];
+    float *out = a->out + (size_t)g * d;
+    float unit = c8_quant_q(q16, a->q + (size_t)g * d, a->c8->k_scale, a->d) * a->scale;
+    float max = -INFINITY, sum = 0;
+    for (size_t i = 0; i < d; i++)
+        out[i] = 0;
+    for (int64_t t0 = a->begin / ATTN_TILE * ATTN_TILE; t0 < a->end; t0 += ATTN_TILE) {
+        size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride;
+        const uint8_t *k = a->k + block + (size_t)(t0 % a->block_size) * pd;
+        const int8_t *v = (const int8_t *)a->v + block + (size_t)(t0 % a->block_size) * d;
+        int lo = a->begin > t0 ? (int)(a->begin - t0) : 0;
+        int hi = a->end - t0 < ATTN_TILE ? (int)(a->end - t0) : ATTN_TILE;
+        int32_t dot[ATTN_TILE] = {0}, p16[ATTN_TILE], p_sum = 0;
+        float s[ATTN_TILE], tile_max = -INFINITY;
+        for (size_t i = 0; i < pd; i += 4) {
+            const uint8_t *kc = k + i * ATTN_TILE;
+            for (int t = 0; t < ATTN_TILE; t++)
+                dot[t] += q16[i] * (kc[t * 4] - 128) + q16[i + 1] * (kc[t * 4 + 1] - 128) +
+                          q16[i + 2] * (kc[t * 4 + 2] - 128) + q16[i + 3] * (kc[t * 4 + 3] - 128);
+        }
+        for (int t = 0; t < ATTN_TILE; t++) {
+            s[t] = t >= lo && t < hi ? (float)dot[t] * unit : -INFINITY;
+            tile_max = s[t] > tile_max ? s[t] : tile_max;
+        }
+        for (int t = 0; t < ATTN_TILE; t++) {
+            float e = c8_rint(exp_f32(s[t] - tile_max) * P_MAX);
+            p16[t] = t >= lo && t < hi ? (int32_t)e : 0;
+            p_sum += p16[t];
+        }
+        float new_max = tile_max > max ? tile_max : max;
+        float weight = exp_f32(tile_max - new_max), correction = exp_f32(max - new_max);
+        for (size_t i = 0; i < d; i++) {
+            int32_t acc = 0;
+            for (size_t t = 0; t < ATTN_TILE; t++)
+                acc += p16[t] * v[t / 4 * 4 * d + i * 4 + t % 4];
+            out[i] = fmaf((float)acc, weight, out[i] * correction);
+        }
+        sum = fmaf((float)p_sum, weight, sum * correction);
+        max = new_max;
+    }
+    float inv = 1.0f / sum;
+    for (size_t i = 0; i < d; i++)
+        out[i] = (out[i] * inv - a->c8->v_offset[i]) * a->c8->v_scale[i];
+}
+
+void KFN(attn_c8)(const struct attn_args *a)
+{
+    for (int g = 0; g < a->group; g++)
+        c8_head(a, g);
+}
