@@ -9,7 +9,7 @@
 #include <cpuid.h>
 #endif
 
-static const char *const names[] = {"ref", "avx2", "avx512"};
+static const char *const names[] = {"ref", "avx2", "avx512", "avx512vnni"};
 
 enum cpu_isa cpu_isa_best(void)
 {
@@ -21,7 +21,7 @@ enum cpu_isa cpu_isa_best(void)
         return CPU_ISA_REF;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
-        return CPU_ISA_AVX512;
+        return __builtin_cpu_supports("avx512vnni") ? CPU_ISA_AVX512VNNI : CPU_ISA_AVX512;
     return CPU_ISA_AVX2;
 #else
     return CPU_ISA_REF;
@@ -39,7 +39,7 @@ int cpu_isa_parse(const char *name, enum cpu_isa *ret_isa)
         *ret_isa = cpu_isa_best();
         return 0;
     }
-    for (int i = CPU_ISA_REF; i <= CPU_ISA_AVX512; i++)
+    for (int i = CPU_ISA_REF; i < CPU_ISA_COUNT; i++)
         if (!strcmp(name, names[i])) {
             *ret_isa = (enum cpu_isa)i;
             return 0;

@@ -23,7 +23,7 @@ void engine_flags_init(struct engine_flags *flags)
 static const char *const load_formats[] = {"auto", "safetensors", "dummy", NULL};
 static const char *const kv_dtypes[] = {"auto", "bfloat16", "float16", "float32", "int8", NULL};
 static const char *const quantizations[] = {"none", "w8a8", NULL};
-static const char *const isa_tiers[] = {"auto", "ref", "avx2", "avx512", NULL};
+static const char *const isa_tiers[] = {"auto", "ref", "avx2", "avx512", "avx512vnni", NULL};
 static const char *const generation_configs[] = {"auto", "vllm", NULL};
 static const char *const log_levels[] = {"debug", "info", "warning", "error", "off", NULL};
 

@@ -84,7 +84,7 @@ static const char *kv_dtypes_name(const enum dtype *dtypes, int n)
 static int isa_parse(const char *name, enum cpu_isa *ret, struct octavo_error *err)
 {
     if (cpu_isa_parse(name, ret) < 0)
-        return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa must be auto, ref, avx2 or avx512, not '%s'", name);
+        return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa must be auto, ref, avx2, avx512 or avx512vnni, not '%s'", name);
     if (*ret > cpu_isa_best())
         return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa %s: this CPU goes up to %s", name,
                                cpu_isa_name(cpu_isa_best()));

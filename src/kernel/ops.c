@@ -23,12 +23,19 @@ static const struct kernel_ops ops_avx512 = {
 #include "kernel/kernels.def"
 };
 #undef KERNEL
+#define KERNEL(name, args) .name = name##_avx512vnni,
+static const struct kernel_ops ops_avx512vnni = {.isa = CPU_ISA_AVX512VNNI,
+#include "kernel/kernels.def"
+};
+#undef KERNEL
 #endif
 
 const struct kernel_ops *kernel_ops_get(enum cpu_isa isa)
 {
 #if defined(__x86_64__)
-    if (isa >= CPU_ISA_AVX512)
+    if (isa >= CPU_ISA_AVX512VNNI)
+        return &ops_avx512vnni;
+    if (isa == CPU_ISA_AVX512)
         return &ops_avx512;
     if (isa == CPU_ISA_AVX2)
         return &ops_avx2;

@@ -91,6 +91,10 @@ struct kernel_ops {
 #include "kernel/kernels.def"
 #undef KERNEL
 
+#define KERNEL(name, args) void name##_avx512vnni args;
+#include "kernel/kernels.def"
+#undef KERNEL
+
 /* The table of a tier; of the best one at or below it that this build has. */
 const struct kernel_ops *kernel_ops_get(enum cpu_isa isa);
 

@@ -223,6 +223,292 @@ static void attention_matches_ref(void **state)
         }
 }
 
+/* ---- integers ---- */
+
+static void gemm_i8_matches_ref(void **state)
+{
+    (void)state;
+    static const int shapes[][3] = {{1, 1, 1},    {1, 16, 31},  {2, 7, 32},     {3, 64, 33}, {12, 33, 64},
+                                    {13, 80, 97}, {97, 48, 40}, {29, 1000, 17}, {5, 4, 48}};
+    const struct kernel_ops *ref = kernel_ops_get(CPU_ISA_REF);
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
+        for (unsigned with = 0; with < 32; with++) {
+            int m = shapes[s][0], k = shapes[s][1], n = shapes[s][2], k4 = (k + 3) / 4 * 4;
+            int panels = (n + GEMM_NR - 1) / GEMM_NR;
+            size_t ldx = (size_t)k4 + 4, ldy = (size_t)n + 3;
+            struct guarded x = guarded_new((size_t)(m - 1) * ldx + (size_t)k4);
+            struct guarded w = guarded_new(gemm_packed_elems(n, k4)), f[3], i[5];
+            int8_t extreme = rnd() % 3 ? 0 : (int8_t)(rnd() % 2 ? 127 : -128); /* all the same: the largest sums */
+            for (size_t b = 0; b < x.bytes; b++)
+                ((uint8_t *)x.p)[b] = extreme ? (extreme > 0 ? 255 : 0) : (uint8_t)rnd();
+            memset(w.p, 0, w.bytes);
+            struct guarded w_sum = guarded_new((size_t)n * 4);
+            for (int j = 0; j < n; j++) {
+                int32_t sum = 0;
+                for (int c = 0; c < k; c++) {
+                    int8_t q = extreme ? extreme : (int8_t)rnd();
+                    ((int8_t *)w.p)[((size_t)(j / GEMM_NR) * (size_t)k4 + (size_t)(c / 4 * 4)) * GEMM_NR +
+                                    (size_t)(j % GEMM_NR) * 4 + (size_t)(c % 4)] = q;
+                    sum += q;
+                }
+                ((int32_t *)w_sum.p)[j] = sum;
+            }
+            f[0] = floats((size_t)n), f[1] = floats((size_t)m), f[2] = floats((size_t)n);
+            for (int v = 0; v < 5; v++) {
+                i[v] = guarded_new((size_t)(v == 1 || v == 4 ? m : n) * 4);
+                for (size_t e = 0; e < i[v].bytes / 4; e++)
+                    ((int32_t *)i[v].p)[e] = (int32_t)(rnd() % 2001) - 1000;
+            }
+            struct guarded want = guarded_new(((size_t)(m - 1) * ldy + (size_t)n) * 4), got = guarded_new(want.bytes);
+            struct gemm_i8_args a = {.y = want.p,
+                                     .ldy = ldy,
+                                     .x = x.p,
+                                     .ldx = ldx,
+                                     .rows = m,
+                                     .k4 = k4,
+                                     .n = n,
+                                     .w = w.p,
+                                     .w_sum = w_sum.p,
+                                     .col_scale = f[0].p};
+            if (with & 1)
+                a.row_scale = f[1].p;
+            if (with & 2)
+                a.bias = f[2].p;
+            if (with & 4)
+                a.col_add = i[0].p;
+            if (with & 8)
+                a.row_zero = i[1].p, a.col_sum = i[2].p;
+            if (with & 16)
+                a.col_zero = i[3].p, a.row_sum = i[4].p;
+            ref->gemm_i8(&a, 0, panels);
+            FOR_EACH_TIER(ops)
+            {
+                memset(got.p, 0, got.bytes);
+                a.y = got.p;
+                ops->gemm_i8(&a, 0, panels / 2), ops->gemm_i8(&a, panels / 2, panels);
+                same(&want, &got, "gemm_i8", cpu_isa_name(ops->isa));
+            }
+            if (with == 0 && k < 100) { /* ref against 64-bit sums */
+                for (int r = 0; r < m; r++)
+                    for (int j = 0; j < n; j++) {
+                        int64_t sum = 0;
+                        for (int c = 0; c < k; c++)
+                            sum +=
+                                (int64_t)(((uint8_t *)x.p)[(size_t)r * ldx + (size_t)c] - 128) *
+                                ((int8_t *)w.p)[((size_t)(j / GEMM_NR) * (size_t)k4 + (size_t)(c / 4 * 4)) * GEMM_NR +
+                                                (size_t)(j % GEMM_NR) * 4 + (size_t)(c % 4)];
+                        assert_true(((float *)want.p)[(size_t)r * ldy + (size_t)j] ==
+                                    (float)sum * ((float *)f[0].p)[j]);
+                    }
+            }
+            for (int v = 0; v < 5; v++)
+                guarded_free(&i[v]);
+            guarded_free(&f[0]), guarded_free(&f[1]), guarded_free(&f[2]);
+            guarded_free(&x), guarded_free(&w), guarded_free(&w_sum), guarded_free(&want), guarded_free(&got);
+        }
+}
+
+static void gemm_w8a16_matches_ref(void **state)
+{
+    (void)state;
+    static const int shapes[][4] = {{1, 32, 33, 32}, {3, 96, 64, 32}, {5, 100, 20, 128}, {2, 70, 95, 32}, {9, 7, 5, 4}};
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
+        for (unsigned with = 0; with < 4; with++) {
+            int m = shapes[s][0], k = shapes[s][1], n = shapes[s][2], group = shapes[s][3];
+            size_t panels = ((size_t)n + GEMM_NR - 1) / GEMM_NR,
+                   groups = ((size_t)k + (size_t)group - 1) / (size_t)group;
+            struct guarded x = floats((size_t)(m * k)), w = guarded_new(gemm_packed_elems(n, k));
+            struct guarded scale = floats(panels * groups * GEMM_NR), zero = floats(panels * groups * GEMM_NR);
+            struct guarded bias = floats((size_t)n), want = guarded_new((size_t)(m * n) * 4),
+                           got = guarded_new(want.bytes);
+            for (size_t b = 0; b < w.bytes; b++)
+                ((int8_t *)w.p)[b] = (int8_t)rnd();
+            struct gemm_w8a16_args a = {want.p,
+                                        (size_t)n,
+                                        x.p,
+                                        (size_t)k,
+                                        m,
+                                        k,
+                                        n,
+                                        group,
+                                        w.p,
+                                        scale.p,
+                                        with & 1 ? zero.p : NULL,
+                                        with & 2 ? bias.p : NULL};
+            kernel_ops_get(CPU_ISA_REF)->gemm_w8a16(&a, 0, (int)panels);
+            FOR_EACH_TIER(ops)
+            {
+                memset(got.p, 0, got.bytes);
+                a.y = got.p;
+                ops->gemm_w8a16(&a, 0, (int)panels);
+                same(&want, &got, "gemm_w8a16", cpu_isa_name(ops->isa));
+            }
+            guarded_free(&x), guarded_free(&w), guarded_free(&scale), guarded_free(&zero), guarded_free(&bias);
+            guarded_free(&want), guarded_free(&got);
+        }
+}
+
+static void quant_matches_ref(void **state)
+{
+    (void)state;
+    for (int n = 1; n < 140; n += 1 + n / 9) {
+        struct guarded x = floats((size_t)n);
+        size_t bytes = (size_t)(n + 3) / 4 * 4;
+        struct guarded want = guarded_new(bytes), got = guarded_new(bytes);
+        float s[2], hot = (float)(1 + rnd() % 1000000);
+        int32_t z[2];
+        if (rnd() % 3 == 0)
+            ((float *)x.p)[rnd() % (uint32_t)n] = hot; /* one hot channel */
+        if (n == 5)
+            memset(x.p, 0, x.bytes); /* a row of zeros */
+        const struct kernel_ops *ref = kernel_ops_get(CPU_ISA_REF);
+        float most = 0;
+        for (int i = 0; i < n; i++)
+            most = fmaxf(most, fabsf(((float *)x.p)[i]));
+        ref->quant_dynamic(want.p, &s[0], x.p, n); /* against its definition, in double */
+        assert_true(s[0] == (most > 0 ? most / 127.0f : 1.0f));
+        for (int i = 0; i < n; i++)
+            assert_int_equal(((uint8_t *)want.p)[i] - 128, (int)rint((double)(((float *)x.p)[i] / s[0])));
+        FOR_EACH_TIER(ops)
+        {
+            const char *isa = cpu_isa_name(ops->isa);
+            ref->quant_dynamic(want.p, &s[0], x.p, n), ops->quant_dynamic(got.p, &s[1], x.p, n);
+            assert_memory_equal(want.p, got.p, bytes);
+            assert_true(s[0] == s[1]);
+            ref->quant_dynamic_asym(want.p, &s[0], &z[0], x.p, n);
+            ops->quant_dynamic_asym(got.p, &s[1], &z[1], x.p, n);
+            assert_memory_equal(want.p, got.p, bytes);
+            assert_true(s[0] == s[1] && z[0] == z[1]);
+            ref->quant_static(want.p, x.p, n, 30.0f, -7.0f), ops->quant_static(got.p, x.p, n, 30.0f, -7.0f);
+            assert_memory_equal(want.p, got.p, bytes);
+            (void)isa;
+        }
+        guarded_free(&x), guarded_free(&want), guarded_free(&got);
+    }
+}
+
+/* One attention over an INT8 cache written by the tier's own kernel; kind chooses the shape of the probabilities. */
+static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int kind)
+{
+    enum { BS = 64, BLOCKS = 80 };
+    size_t pd = (size_t)c8_padded_dim(d), kb = BS * pd, stride = kb + BS * (size_t)d;
+    int32_t table[BLOCKS];
+    for (int i = 0; i < BLOCKS; i++)
+        table[i] = (i * 37 + 11) % BLOCKS;
+    struct guarded q = floats((size_t)(group * d)), k = guarded_new((size_t)(end * d) * 4), v = guarded_new(k.bytes);
+    struct guarded want = guarded_new(q.bytes), got = guarded_new(q.bytes), cache[2], sc[6];
+    for (int i = 0; i < 6; i++)
+        sc[i] = guarded_new((size_t)d * 4);
+    float *kp = k.p, *vp = v.p, *qp = q.p;
+    for (int i = 0; i < group * d; i++)
+        qp[i] = ((float)(rnd() % 20001) - 10000) / 5000 * (kind == 0 ? 0.05f : kind == 1 ? 3 : 1);
+    for (int64_t i = 0; i < end * d; i++) {
+        float channel = i % d % 7 == 3 ? 8.0f : 1.0f; /* some channels are hotter, as in real K */
+        kp[i] = ((float)(rnd() % 20001) - 10000) / 10000 * channel + (asym ? 0.7f : 0);
+        vp[i] = ((float)(rnd() % 20001) - 10000) / 10000 + (asym ? 0.4f : 0);
+    }
+    if (kind == 2) /* a sink: the first key takes nearly everything, and its value is small */
+        for (int i = 0; i < d; i++) {
+            kp[i] = 9.0f * sqrtf((float)d) * qp[i] / 4.0f / (float)d * 4.0f;
+            vp[i] *= 0.01f;
+        }
+    float *s[6];
+    for (int i = 0; i < 6; i++)
+        s[i] = sc[i].p;
+    for (int i = 0; i < d; i++)
+        for (int kv = 0; kv < 2; kv++) {
+            const float *x = kv ? vp : kp;
+            float lo = 0, hi = 0;
+            for (int64_t t = 0; t < end; t++) {
+                lo = fminf(lo, x[t * d + i]);
+                hi = fmaxf(hi, x[t * d + i]);
+            }
+            float scale = fmaxf(asym ? (hi - lo) / 255 : fmaxf(-lo, hi) / 127, 1e-6f);
+            s[kv * 3][i] = scale;
+            s[kv * 3 + 1][i] = 1.0f / scale;
+            s[kv * 3 + 2][i] = asym ? rintf(-lo / scale) - 128 : 0;
+        }
+    struct c8_scales scales = {s[0], s[1], s[2], s[3], s[4], s[5]};
+    for (int isa = CPU_ISA_REF; isa <= (int)cpu_isa_best(); isa++) {
+        const struct kernel_ops *ops = kernel_ops_get((enum cpu_isa)isa);
+        struct guarded *kv = &cache[isa != 0], *out = isa ? &got : &want;
+        if (isa <= 1) {
+            *kv = guarded_new(BLOCKS * stride);
+        }
+        memset(kv->p, 0x5a, kv->bytes);
+        for (int64_t t = 0; t < end; t++) {
+            uint8_t *block = (uint8_t *)kv->p + (size_t)table[t / BS] * stride;
+            ops->kv_write_c8(block, block + kb, (int)(t % BS), kp + t * d, vp + t * d, d, &scales);
+        }
+        ops->attn_c8(&(struct attn_args){.out = out->p,
+                                         .q = q.p,
+                                         .group = group,
+                                         .d = d,
+                                         .begin = begin,
+                                         .end = end,
+                                         .scale = 1.0f / sqrtf((float)d),
+                                         .block_table = table,
+                                         .block_size = BS,
+                                         .k = kv->p,
+                                         .v = (uint8_t *)kv->p + kb,
+                                         .block_stride = stride,
+                                         .c8 = &scales});
+        if (isa) {
+            assert_memory_equal(cache[0].p, cache[1].p, cache[0].bytes);
+            same(&want, &got, "attn_c8", cpu_isa_name(ops->isa));
+        }
+    }
+    /* against attention over explicitly dequantised K and V, in double */
+    double *p = malloc((size_t)end * sizeof(*p));
+    for (int g = 0; g < group; g++) {
+        double max = -INFINITY, sum = 0, err = 0, norm = 0;
+        for (int64_t t = begin; t < end; t++) {
+            p[t] = 0;
+            for (int i = 0; i < d; i++) {
+                double kq = fmin(fmax(rint((double)(kp[t * d + i] * s[1][i] + s[2][i])), -128), 127);
+                p[t] += (double)qp[g * d + i] * (kq - (double)s[2][i]) * (double)s[0][i];
+            }
+            p[t] /= sqrt(d);
+            max = fmax(max, p[t]);
+        }
+        for (int64_t t = begin; t < end; t++)
+            sum += p[t] = exp(p[t] - max);
+        for (int i = 0; i < d; i++) {
+            double o = 0;
+            for (int64_t t = begin; t < end; t++) {
+                double vq = fmin(fmax(rint((double)(vp[t * d + i] * s[4][i] + s[5][i])), -128), 127);
+                o += p[t] * (vq - (double)s[5][i]) * (double)s[3][i];
+            }
+            o /= sum;
+            err += (o - (double)((float *)want.p)[g * d + i]) * (o - (double)((float *)want.p)[g * d + i]);
+            norm += o * o;
+        }
+        if (sqrt(err) > 5e-3 * sqrt(norm) + 1e-7)
+            fail_msg("attn_c8 d=%d group=%d keys=%d..%d asym=%d kind=%d: relative error %.1e", d, group, (int)begin,
+                     (int)end, asym, kind, sqrt(err / norm));
+    }
+    free(p);
+    for (int i = 0; i < 6; i++)
+        guarded_free(&sc[i]);
+    guarded_free(&q), guarded_free(&k), guarded_free(&v), guarded_free(&want), guarded_free(&got);
+    guarded_free(&cache[0]), guarded_free(&cache[1]);
+}
+
+static void attention_c8(void **state)
+{
+    (void)state;
+    static const int dims[] = {32, 48, 64, 80, 96, 128, 200, 256, 6}, groups[] = {1, 2, 3, 4, 5, 8};
+    for (size_t i = 0; i < sizeof(dims) / sizeof(dims[0]); i++)
+        for (int kind = 0; kind < 3; kind++)
+            for (int asym = 0; asym < 2; asym++) {
+                int64_t end = 1 + rnd() % 40;
+                c8_case(dims[i], groups[rnd() % 6], end, 0, asym, kind);
+                end = 100 + rnd() % 300;
+                c8_case(dims[i], groups[rnd() % 6], end, kind == 2 ? 0 : rnd() % 90, asym, kind);
+            }
+    c8_case(64, 1, 5000, 0, true, 0); /* a flat row with a long tail */
+}
+
 /* The reference itself against plain double arithmetic. */
 static void ref_is_right(void **state)
 {
@@ -355,8 +641,16 @@ int main(void)
     const char *s = getenv("OCTAVO_TEST_SEED");
     seed = s ? strtoull(s, NULL, 0) : 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ref_is_right),   cmocka_unit_test(packing),   cmocka_unit_test(gemm_matches_ref),
-        cmocka_unit_test(rows_match_ref), cmocka_unit_test(pool_runs), cmocka_unit_test(attention_matches_ref),
+        cmocka_unit_test(ref_is_right),
+        cmocka_unit_test(packing),
+        cmocka_unit_test(gemm_matches_ref),
+        cmocka_unit_test(gemm_i8_matches_ref),
+        cmocka_unit_test(gemm_w8a16_matches_ref),
+        cmocka_unit_test(quant_matches_ref),
+        cmocka_unit_test(attention_c8),
+        cmocka_unit_test(rows_match_ref),
+        cmocka_unit_test(pool_runs),
+        cmocka_unit_test(attention_matches_ref),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -66,6 +66,7 @@ static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scal
     return unit;
 }
 
+#ifndef KERNEL_OWN_DOTS
 static inline void c8_head(const struct attn_args *a, int g)
 {
     size_t d = (size_t)a->d, pd = (size_t)c8_padded_dim(a->d);
@@ -119,3 +120,4 @@ void KFN(attn_c8)(const struct attn_args *a)
     for (int g = 0; g < a->group; g++)
         c8_head(a, g);
 }
+#endif

@@ -68,6 +68,7 @@ void KFN(quant_static)(uint8_t *xq, const float *x, int n, float inv_scale, floa
     pad_row(xq, n);
 }
 
+#ifndef KERNEL_OWN_DOTS /* the tier brings its own */
 void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
     for (int p = panel_begin; p < panel_end; p++) {
@@ -99,6 +100,7 @@ void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
         }
     }
 }
+#endif
 
 void KFN(gemm_w8a16)(const struct gemm_w8a16_args *a, int panel_begin, int panel_end)
 {
