@@ -50,8 +50,8 @@ static const struct option_spec specs[] = {
     {"max-logprobs", OPTION_INT, AT(max_logprobs), .metavar = "N", .lo = -1, .hi = 1 << 24,
      .help = "Most logprobs a request may ask for; -1: the whole vocabulary. Default: 20."},
 
-    {"threads", OPTION_INT, AT(threads), .group = "Engine", .metavar = "N", .lo = 0, .hi = 4096,
-     .zero_word = "auto", .help = "Compute threads. Default: one for each usable core."},
+    {"threads", OPTION_INT, AT(threads), .group = "Engine", .metavar = "N", .lo = 0, .hi = 4096, .zero_word = "auto",
+     .help = "Compute threads. Default: one for each usable core."},
     {"isa", OPTION_CHOICE, AT(isa), .choices = isa_tiers,
      .help = "Highest instruction set to use; results are the same on each. Default: auto."},
     {"max-num-seqs", OPTION_INT, AT(max_num_seqs), .metavar = "N", .lo = 1, .hi = 65536,

@@ -103,7 +103,7 @@ void option_list_release(struct option_list *l)
     *l = (struct option_list){0};
 }
 
-static void list_add(struct option_list *l, const char *item)
+void option_list_add(struct option_list *l, const char *item)
 {
     l->items = mem_realloc(l->items, (l->len + 1) * sizeof(*l->items));
     l->items[l->len++] = item;
@@ -249,7 +249,7 @@ static int store_value(const struct found *f, const char *flag, const char *valu
         *(const char **)at = value;
         return 0;
     case OPTION_LIST:
-        list_add(at, value);
+        option_list_add(at, value);
         return 0;
     case OPTION_INT:
         return store_int(spec, flag, value, at, err);
@@ -338,7 +338,7 @@ int options_parse(const struct option_set *sets, size_t num_sets, int argc, char
         } else if (positional->len == max_positional) {
             return error_set(err, OCTAVO_EINVAL, "unexpected argument '%s'", word);
         } else {
-            list_add(positional, word);
+            option_list_add(positional, word);
         }
     }
     return 0;

@@ -55,6 +55,7 @@ int options_parse(const struct option_set *sets, size_t num_sets, int argc, char
                   size_t max_positional, struct octavo_error *err);
 /* Writes the flags of all sets by group, wrapped to 100 columns. Ignored and refused flags are left out. */
 void options_print_help(FILE *f, const struct option_set *sets, size_t num_sets);
+void option_list_add(struct option_list *l, const char *item);
 void option_list_release(struct option_list *l);
 
 /* "32k" 32000, "32K" and "32KiB" 32768, "25.6k" 25600, "4GiB", "1_000". Powers of 1000 in lower case and with B,

@@ -19,8 +19,7 @@ static void write_usage(struct buf *out, struct token_counts n)
     buf_printf(out,
                ",\"usage\":{\"prompt_tokens\":%lld,\"total_tokens\":%lld,\"completion_tokens\":%lld,"
                "\"prompt_tokens_details\":{\"cached_tokens\":%lld}}",
-               (long long)n.prompt, (long long)(n.prompt + n.completion), (long long)n.completion,
-               (long long)n.cached);
+               (long long)n.prompt, (long long)(n.prompt + n.completion), (long long)n.completion, (long long)n.cached);
 }
 
 static void write_ids(struct buf *out, const char *key, const struct token_ids *ids)
@@ -38,9 +37,7 @@ static void write_ids(struct buf *out, const char *key, const struct token_ids *
 
 static void write_finish(struct buf *out, const struct choice *c)
 {
-    const char *reason = !c->finished                                  ? "null"
-                         : c->finish_reason == OCTAVO_FINISH_STOP ? "\"stop\""
-                                                                  : "\"length\"";
+    const char *reason = !c->finished ? "null" : c->finish_reason == OCTAVO_FINISH_STOP ? "\"stop\"" : "\"length\"";
     buf_printf(out, ",\"finish_reason\":%s,\"stop_reason\":", reason);
     if (c->stop_string)
         json_write_string(out, c->stop_string, c->stop_string_len);

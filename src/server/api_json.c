@@ -66,8 +66,8 @@ int api_token_ids(const json_t *list, const char *what, int32_t vocab_size, stru
     for (size_t i = 0; i < n; i++) {
         const json_t *v = json_array_get(list, i);
         if (!json_is_integer(v))
-            return error_set_param(err, OCTAVO_EINVAL, what, "%s must hold only token ids, but element %zu is no integer",
-                                   what, i);
+            return error_set_param(err, OCTAVO_EINVAL, what,
+                                   "%s must hold only token ids, but element %zu is no integer", what, i);
         json_int_t id = json_integer_value(v);
         if (id < 0 || id >= vocab_size)
             return error_set_param(err, OCTAVO_EINVAL, what,

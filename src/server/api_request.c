@@ -85,14 +85,55 @@ static const struct unsupported_field {
 
 /* Fields that are read somewhere below, or that need nothing to be done. The rest is logged. */
 static const char *const known_fields[] = {
-    "model", "prompt", "messages", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
-    "repetition_penalty", "seed", "n", "stop", "stop_token_ids", "include_stop_str_in_output", "ignore_eos",
-    "min_tokens", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs", "prompt_logprobs", "echo",
-    "logit_bias", "skip_special_tokens", "spaces_between_special_tokens", "add_special_tokens", "return_token_ids",
-    "return_tokens_as_token_ids", "stream", "stream_options", "user", "request_id", "truncate_prompt_tokens", "tools",
-    "tool_choice", "parallel_tool_calls", "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
-    "documents", "reasoning_effort", "include_reasoning", "store", "metadata", "service_tier", "cache_salt",
-    "safety_identifier", "prompt_cache_key",
+    "model",
+    "prompt",
+    "messages",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "seed",
+    "n",
+    "stop",
+    "stop_token_ids",
+    "include_stop_str_in_output",
+    "ignore_eos",
+    "min_tokens",
+    "max_tokens",
+    "max_completion_tokens",
+    "logprobs",
+    "top_logprobs",
+    "prompt_logprobs",
+    "echo",
+    "logit_bias",
+    "skip_special_tokens",
+    "spaces_between_special_tokens",
+    "add_special_tokens",
+    "return_token_ids",
+    "return_tokens_as_token_ids",
+    "stream",
+    "stream_options",
+    "user",
+    "request_id",
+    "truncate_prompt_tokens",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "continue_final_message",
+    "documents",
+    "reasoning_effort",
+    "include_reasoning",
+    "store",
+    "metadata",
+    "service_tier",
+    "cache_salt",
+    "safety_identifier",
+    "prompt_cache_key",
 };
 
 static int check_unsupported(const json_t *root, struct octavo_error *err)
@@ -112,8 +153,7 @@ static void log_unknown(const json_t *root)
     struct buf names = {0};
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)root, key, value)
-    {
+    json_object_foreach ((json_t *)(uintptr_t)root, key, value) {
         bool known = false;
         for (size_t i = 0; i < ARRAY_LEN(known_fields) && !known; i++)
             known = !strcmp(known_fields[i], key);
@@ -236,9 +276,8 @@ static int parse_lengths(struct api_request *r, struct octavo_error *err)
     r->n = (int)n;
     r->sampling.max_tokens = max_tokens;
     if (max_tokens >= 0 && r->sampling.min_tokens > max_tokens)
-        return error_set_param(err, OCTAVO_EINVAL, "min_tokens",
-                               "min_tokens must be at most max_tokens=%lld, got %lld", (long long)max_tokens,
-                               (long long)r->sampling.min_tokens);
+        return error_set_param(err, OCTAVO_EINVAL, "min_tokens", "min_tokens must be at most max_tokens=%lld, got %lld",
+                               (long long)max_tokens, (long long)r->sampling.min_tokens);
     if (r->n > 1 && r->sampling.temperature < 1e-5f)
         return error_set_param(err, OCTAVO_EINVAL, "n",
                                "n must be 1 when using greedy sampling, got %d: all answers would be the same", r->n);
@@ -247,22 +286,24 @@ static int parse_lengths(struct api_request *r, struct octavo_error *err)
 
 /* ---- logprobs ---- */
 
-static int check_logprobs(int64_t n, const char *key, const char *which, const struct api_defaults *d,
-                          int32_t *ret, struct octavo_error *err)
+static int check_logprobs(int64_t n, const char *key, const char *which, const struct api_defaults *d, int32_t *ret,
+                          struct octavo_error *err)
 {
     int64_t max = d->max_logprobs < 0 ? d->vocab_size : d->max_logprobs;
     if (n == -1) {
         if (max < d->vocab_size)
-            return error_set_param(err, OCTAVO_EINVAL, key,
-                                   "%s=-1 asks for all %d tokens of the vocabulary, more than the %d that --max-logprobs "
-                                   "allows",
-                                   key, d->vocab_size, d->max_logprobs);
+            return error_set_param(
+                err, OCTAVO_EINVAL, key,
+                "%s=-1 asks for all %d tokens of the vocabulary, more than the %d that --max-logprobs "
+                "allows",
+                key, d->vocab_size, d->max_logprobs);
         *ret = OCTAVO_LOGPROBS_ALL;
         return 0;
     }
     if (n > max)
-        return error_set_param(err, OCTAVO_EINVAL, key, "Requested %s logprobs of %lld, which is greater than max allowed: %lld",
-                               which, (long long)n, (long long)max);
+        return error_set_param(err, OCTAVO_EINVAL, key,
+                               "Requested %s logprobs of %lld, which is greater than max allowed: %lld", which,
+                               (long long)n, (long long)max);
     *ret = (int32_t)n;
     return 0;
 }
@@ -325,8 +366,8 @@ static int parse_stop(struct api_request *r, const struct api_defaults *d, struc
         return 0;
     size_t n = json_is_array(v) ? json_array_size(v) : 1;
     if (n > API_MAX_STOP)
-        return error_set_param(err, OCTAVO_EINVAL, "stop", "at most %d stop strings are allowed, got %zu",
-                               API_MAX_STOP, n);
+        return error_set_param(err, OCTAVO_EINVAL, "stop", "at most %d stop strings are allowed, got %zu", API_MAX_STOP,
+                               n);
     if (!d->has_tokenizer)
         return error_set_param(err, OCTAVO_EINVAL, "stop",
                                "stop strings need a tokenizer, and the server runs with --skip-tokenizer-init: use "
@@ -372,8 +413,7 @@ static int parse_logit_bias(struct api_request *r, const struct api_defaults *d,
     r->sampling.logit_bias = bias;
     const char *key;
     json_t *value;
-    json_object_foreach(v, key, value)
-    {
+    json_object_foreach (v, key, value) {
         char *end;
         long id = key[0] >= '0' && key[0] <= '9' ? strtol(key, &end, 10) : -1;
         if (id < 0 || *end || !json_is_number(value))
@@ -465,6 +505,7 @@ int api_request_parse(enum api_kind kind, const char *body, size_t len, const st
         .kind = kind,
         .sampling = *defaults->sampling,
         .default_max_tokens = kind == API_COMPLETIONS ? 16 : -1,
+        .max_tokens_cap = defaults->sampling->max_tokens,
         .n = 1,
         .skip_special_tokens = true,
         .add_special_tokens = kind == API_COMPLETIONS,

@@ -40,6 +40,7 @@ struct api_request {
      * which case default_max_tokens (or -1: the rest of the context) is meant. */
     struct octavo_sampling_params sampling;
     int64_t default_max_tokens;
+    int64_t max_tokens_cap;         /* max_new_tokens of the checkpoint, or -1 */
     int64_t truncate_prompt_tokens; /* keep the last so many; 0: off; -1: as many as fit */
     int n;
     bool stream, include_usage, continuous_usage;

@@ -51,8 +51,8 @@ static int normalise_content(json_t *message, const char *role, size_t index, st
     if (json_is_array(content))
         r = join_parts(content, index, &text, err);
     else if (content && !json_is_null(content))
-        r = error_set_param(err, OCTAVO_EINVAL, PARAM,
-                            "messages[%zu].content must be a string or a list of parts", index);
+        r = error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu].content must be a string or a list of parts",
+                            index);
     else if (strcmp(role, "assistant"))
         r = error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu].content is missing", index);
     if (r == 0)
@@ -135,8 +135,10 @@ int chat_tools_check(const json_t *tools, struct octavo_error *err)
         const char *type = json_string_value(json_object_get(tool, "type"));
         const json_t *name = json_object_get(json_object_get(tool, "function"), "name");
         if (type && strcmp(type, "function"))
-            return error_set_param(err, OCTAVO_EUNSUPPORTED, "tools", "tools[%zu] is of type \"%.40s\"; only functions "
-                                   "are supported", i, type);
+            return error_set_param(err, OCTAVO_EUNSUPPORTED, "tools",
+                                   "tools[%zu] is of type \"%.40s\"; only functions "
+                                   "are supported",
+                                   i, type);
         if (!json_is_string(name) || json_string_length(name) == 0)
             return error_set_param(err, OCTAVO_EINVAL, "tools", "tools[%zu].function.name must be a string", i);
     }

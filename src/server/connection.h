@@ -13,7 +13,7 @@
 
 struct connection {
     struct connection *prev, *next;
-    int fd; /* MHD's; open as long as this struct is in the table */
+    int fd;                      /* MHD's; open as long as this struct is in the table */
     _Atomic int64_t deadline_us; /* monotonic; 0: none */
 };
 

@@ -121,8 +121,7 @@ enum MHD_Result exchange_reply_failure(struct exchange *ex, const struct octavo_
 enum MHD_Result exchange_reply_stream(struct exchange *ex, MHD_ContentReaderCallback reader, void *arg,
                                       MHD_ContentReaderFreeCallback release)
 {
-    struct MHD_Response *response =
-        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16 << 10, reader, arg, release);
+    struct MHD_Response *response = MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 16 << 10, reader, arg, release);
     if (!response) {
         release(arg);
         return MHD_NO;

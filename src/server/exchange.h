@@ -29,10 +29,10 @@ struct exchange {
     struct MHD_Connection *mhd;
     struct connection *connection;
     int64_t start_us;
-    int status;     /* sent, or 0 */
-    bool begun;     /* headers are complete */
-    bool counted;   /* in server->num_active */
-    bool failed;    /* the client left or was cut off */
+    int status;   /* sent, or 0 */
+    bool begun;   /* headers are complete */
+    bool counted; /* in server->num_active */
+    bool failed;  /* the client left or was cut off */
     char method[16];
     char target[200]; /* for the log: path, cut and cleaned */
     const struct route *route;

@@ -63,6 +63,8 @@ static int submit(struct generation *g, struct choice *c, struct octavo_engine *
     int64_t room = max_model_len - (int64_t)c->prompt->ids.len;
     if (params.sampling.max_tokens < 0)
         params.sampling.max_tokens = r->default_max_tokens < 0 ? room : MIN(r->default_max_tokens, room);
+    if (r->max_tokens_cap > 0)
+        params.sampling.max_tokens = MIN(params.sampling.max_tokens, r->max_tokens_cap);
     if (params.sampling.seeded) /* each sample its own stream, the first that of n=1 */
         params.sampling.seed = (int64_t)((uint64_t)params.sampling.seed + (uint64_t)sample);
     return octavo_submit(engine, &params, &c->request, err);

@@ -45,8 +45,8 @@ struct generation {
     const struct tokenizer *tok;
     struct choice *choices; /* (num_choices) */
     size_t num_choices, num_finished;
-    size_t next;    /* choice to look at first: fair among them */
-    bool more;      /* events may be left although the eventfd was read */
+    size_t next; /* choice to look at first: fair among them */
+    bool more;   /* events may be left although the eventfd was read */
     int event_fd;
 };
 

@@ -47,8 +47,7 @@ static void name_job(struct job *j)
         uint64_t bits[2] = {0};
         if (getrandom(bits, sizeof(bits), 0) != sizeof(bits))
             bits[0] = (uint64_t)now_us();
-        snprintf(id + n, cap - (size_t)n, "%016llx%016llx", (unsigned long long)bits[0],
-                 (unsigned long long)bits[1]);
+        snprintf(id + n, cap - (size_t)n, "%016llx%016llx", (unsigned long long)bits[0], (unsigned long long)bits[1]);
     }
     j->head.created = time(NULL);
     j->head.model = j->request.model ? j->request.model : j->model->names[0];

@@ -12,8 +12,8 @@
  * spares a hostile megabyte prompt its minutes of tokenising. */
 #define MAX_BYTES_PER_TOKEN 1024
 
-int encode_text(const struct server_model *model, const char *text, size_t len, bool add_special,
-                struct token_ids *ids, struct octavo_error *err)
+int encode_text(const struct server_model *model, const char *text, size_t len, bool add_special, struct token_ids *ids,
+                struct octavo_error *err)
 {
     int64_t max = octavo_engine_info(model->engine)->max_model_len;
     if (len / MAX_BYTES_PER_TOKEN > (size_t)max)
@@ -45,8 +45,7 @@ int render_chat(const struct server_model *model, const struct api_request *r, s
     return e;
 }
 
-static bool wants_model(struct exchange *ex, const struct server_model *model, const json_t *root,
-                        enum MHD_Result *ret)
+static bool wants_model(struct exchange *ex, const struct server_model *model, const json_t *root, enum MHD_Result *ret)
 {
     const char *name = json_string_value(json_object_get(root, "model"));
     if (!name || model_has_name(model, name))
@@ -63,8 +62,7 @@ static int need_tokenizer(const struct server_model *model, struct octavo_error 
 }
 
 /* {prompt} or {messages, ...} to ids. */
-static int tokenize(const struct server_model *model, struct api_request *r, struct prompt *p,
-                    struct octavo_error *err)
+static int tokenize(const struct server_model *model, struct api_request *r, struct prompt *p, struct octavo_error *err)
 {
     const json_t *text = json_object_get(r->root, "prompt");
     bool chat = json_object_get(r->root, "messages") != NULL;

@@ -7,10 +7,10 @@
 enum route_flags {
     ROUTE_GET = 1,
     ROUTE_POST = 2,
-    ROUTE_OPEN = 4,    /* no API key needed */
-    ROUTE_PREFIX = 8,  /* also matches what lies below: path ends in '/' */
+    ROUTE_OPEN = 4,      /* no API key needed */
+    ROUTE_PREFIX = 8,    /* also matches what lies below: path ends in '/' */
     ROUTE_NO_MODEL = 16, /* answers while the model loads */
-    ROUTE_WORK = 32,   /* refused while draining */
+    ROUTE_WORK = 32,     /* refused while draining */
 };
 
 struct route {
@@ -36,7 +36,7 @@ struct prompt;
 int render_chat(const struct server_model *model, const struct api_request *r, struct prompt *ret_prompt,
                 struct octavo_error *err);
 /* Tokenises text, or says that it is longer than any context without trying. */
-int encode_text(const struct server_model *model, const char *text, size_t len, bool add_special,
-                struct token_ids *ids, struct octavo_error *err);
+int encode_text(const struct server_model *model, const char *text, size_t len, bool add_special, struct token_ids *ids,
+                struct octavo_error *err);
 
 #endif

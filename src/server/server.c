@@ -163,7 +163,8 @@ static enum MHD_Result take_body(struct exchange *ex, const char *data, size_t l
     if (ex->body_seen > MAX_DRAINED_BYTES)
         return MHD_NO;
     connection_set_deadline(ex->connection, s->opts.stall_seconds);
-    int64_t allowed_us = (int64_t)s->opts.stall_seconds * 1000000 + (int64_t)(ex->body_seen / MIN_UPLOAD_RATE) * 1000000;
+    int64_t allowed_us =
+        (int64_t)s->opts.stall_seconds * 1000000 + (int64_t)(ex->body_seen / MIN_UPLOAD_RATE) * 1000000;
     if (now_us() - ex->start_us > allowed_us) {
         log_debug("%s %s: the body comes in too slowly", ex->method, ex->target);
         return MHD_NO;
@@ -239,8 +240,7 @@ static void *on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
     struct exchange *ex = mem_calloc(1, sizeof(*ex));
     ex->server = s;
     ex->mhd = mhd;
-    ex->connection =
-        MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    ex->connection = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     ex->start_us = now_us();
     copy_target(ex->target, sizeof(ex->target), uri);
     connection_set_deadline(ex->connection, s->opts.stall_seconds);
