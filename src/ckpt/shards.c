@@ -62,12 +62,15 @@ static int add_file(struct shards *s, const char *dir, const char *name, struct 
     s->num_files++;
     if (!f->num_tensors)
         return 0;
-    size_t n, bytes;
+    size_t n;
     const struct tensor **grown = NULL;
-    if (size_add_ok(s->num_tensors, f->num_tensors, &n) && n <= INT32_MAX && size_mul_ok(n, sizeof(*grown), &bytes))
-        grown = realloc(s->tensors, bytes);
+    if (size_add_ok(s->num_tensors, f->num_tensors, &n) && n <= INT32_MAX)
+        grown = mem_try_array(n, sizeof(*grown));
     if (!grown)
         return error_set(err, OCTAVO_ENOMEM, "%s: no memory for its %zu tensors", f->path, f->num_tensors);
+    if (s->num_tensors)
+        memcpy(grown, s->tensors, s->num_tensors * sizeof(*grown));
+    free(s->tensors);
     s->tensors = grown;
     for (size_t i = 0; i < f->num_tensors; i++) {
         const struct tensor *t = &f->tensors[i];

@@ -98,7 +98,7 @@ static int32_t argmax(const float *z, int32_t n)
     int32_t best = SAMPLER_NOT_FINITE;
     float max = -INFINITY;
     for (int32_t i = 0; i < n; i++) {
-        if (isnan(z[i]))
+        if (isnan(z[i]) || z[i] == INFINITY)
             return SAMPLER_NOT_FINITE;
         if (z[i] > max) {
             max = z[i];

@@ -132,7 +132,7 @@ static int put_float(struct jrender *r, const struct spec *sp, double f, struct 
         } else {
             snprintf(text, sizeof(text), "%.*g", prec ? prec : 1, a);
             if (!strpbrk(text, ".ein"))
-                strcat(text, ".0");
+                memcpy(text + strlen(text), ".0", 3);
         }
     }
     if (sp->group)

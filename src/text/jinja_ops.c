@@ -86,7 +86,7 @@ int jval_append_repr(struct jrender *r, struct jval v, struct buf *out, int dept
     case JV_FLOAT:
         jstr_float_repr(v.f, text);
         if (!strpbrk(text, ".einf"))
-            strcat(text, ".0");
+            memcpy(text + strlen(text), ".0", 3);
         break;
     case JV_STR:
         return repr_str(r, v, out);

@@ -95,7 +95,7 @@ size_t jstr_float_repr(double f, char out[40])
             break;
     }
     char *e = strchr(digits, 'e');
-    int exp = atoi(e + 1);
+    int exp = (int)strtol(e + 1, NULL, 10);
     if (exp < -4 || exp >= 16) {
         *e = '\0';
         return (size_t)snprintf(out, 40, "%se%c%02d", digits, exp < 0 ? '-' : '+', abs(exp));

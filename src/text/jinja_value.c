@@ -64,7 +64,7 @@ void *jarena_try_alloc(struct jarena *a, size_t bytes)
             cap = bytes;
         if (cap > a->limit - a->used)
             return NULL;
-        struct jarena_chunk *c = malloc(sizeof(*c) + cap);
+        struct jarena_chunk *c = mem_try_array(1, sizeof(*c) + cap);
         if (!c)
             return NULL;
         c->next = a->head;

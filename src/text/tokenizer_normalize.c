@@ -258,7 +258,7 @@ static void lowercase(const char *text, size_t len, struct buf *out)
         if (cp == 0x130) /* the one character whose lower case is two */
             buf_puts(out, "i\xcc\x87");
         else
-            buf_append(out, c, (size_t)utf8_encode((uint32_t)utf8proc_tolower((utf8proc_int32_t)cp), c));
+            buf_append(out, c, (size_t)utf8_encode(unicode_lower(cp), c));
     }
 }
 

@@ -51,7 +51,7 @@ int regex_compile(const char *pattern, size_t len, bool literal, struct regex **
     re = mem_calloc(1, sizeof(*re));
     re->code =
         pcre2_compile((PCRE2_SPTR)buf_str(&text), text.len,
-                      PCRE2_UTF | PCRE2_UCP | (literal ? PCRE2_LITERAL : PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C),
+                      PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C),
                       &code, &at, context);
     if (!re->code) {
         char msg[200];

@@ -137,6 +137,19 @@ bool unicode_is_word(uint32_t cp)
     }
 }
 
+uint32_t unicode_lower(uint32_t cp)
+{
+    static const uint32_t young[][2] = {
+        {0x1c89, 0x1c8a}, {0xa7cb, 0x264}, {0xa7cc, 0xa7cd}, {0xa7da, 0xa7db}, {0xa7dc, 0x19b}};
+    if (cp >= 0x10d50 && cp <= 0x10d65)
+        return cp + 0x20;
+    for (size_t i = 0; i < ARRAY_LEN(young); i++) {
+        if (young[i][0] == cp)
+            return young[i][1];
+    }
+    return (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp);
+}
+
 bool unicode_shadow(const char *text, size_t len, char **ret_shadow)
 {
     *ret_shadow = NULL;

@@ -16,5 +16,6 @@ bool unicode_shadow(const char *text, size_t len, char **ret_shadow);
 bool unicode_is_young(uint32_t cp, bool compat);
 bool unicode_is_space(uint32_t cp); /* White_Space */
 bool unicode_is_word(uint32_t cp);  /* \w of UTS 18: letters, marks, decimal digits, connectors, join controls */
+uint32_t unicode_lower(uint32_t cp); /* simple lower case, Unicode 16 */
 
 #endif

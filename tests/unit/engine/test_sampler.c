@@ -195,6 +195,12 @@ static void not_finite(void **state)
     assert_int_equal(sampler_logprobs(&sampler, &scratch, logits, 1, 0, &own, NULL), SAMPLER_NOT_FINITE);
     logits[10] = INFINITY;
     assert_int_equal(sampler_logprobs(&sampler, &scratch, logits, 1, 0, &own, NULL), SAMPLER_NOT_FINITE);
+    r.sampling.temperature = 1;
+    assert_int_equal(sampler_sample(&sampler, &scratch, logits, &r), SAMPLER_NOT_FINITE);
+    static float nothing[N]; /* may be drawn */
+    for (int i = 0; i < N; i++)
+        nothing[i] = -INFINITY;
+    assert_int_equal(sampler_sample(&sampler, &scratch, nothing, &r), SAMPLER_NOT_FINITE);
     logits[10] = old;
 }
 
