@@ -18,7 +18,7 @@ static void check(const struct api_request *r, const struct api_defaults *d)
         ok &= s->logit_bias_ids[i] >= 0 && s->logit_bias_ids[i] < d->vocab_size && s->logit_bias[i] <= 100;
     if (r->kind == API_CHAT)
         for (size_t i = 0; i < json_array_size(r->messages); i++)
-            ok &= json_is_string(json_object_get(json_array_get(r->messages, i), "content"));
+            ok &= json_is_string(json_object_get(json_array_get(r->messages, i), "role"));
     else
         ok &= r->prompt && r->num_prompts >= 1 && r->num_prompts * (size_t)r->n <= API_MAX_CHOICES;
     if (!ok)
