@@ -131,7 +131,7 @@ static void *load_thread(void *arg)
 
 /* ---- what is printed ---- */
 
-static void print_url(const struct serve_flags *f, const struct server *s, char *out, size_t cap)
+static void format_url(const struct serve_flags *f, const struct server *s, char *out, size_t cap)
 {
     bool any = !f->host[0] || !strcmp(f->host, "0.0.0.0") || !strcmp(f->host, "::");
     const char *host = any ? "127.0.0.1" : f->host;
@@ -145,7 +145,7 @@ static void print_banner(const struct serve_flags *f, const struct server_model 
     format_bytes(weights, (double)i->weights_bytes);
     format_bytes(cache, (double)i->kv_cache_bytes);
     format_bytes(each, (double)i->kv_bytes_per_token);
-    print_url(f, s, url, sizeof(url));
+    format_url(f, s, url, sizeof(url));
     long long tokens = (long long)i->num_blocks * i->block_size;
     fprintf(stderr,
             "octavo %s\n"
@@ -158,10 +158,7 @@ static void print_banner(const struct serve_flags *f, const struct server_model 
             i->num_threads, (long long)i->max_model_len, i->max_num_seqs, i->max_num_batched_tokens, cache,
             i->kv_cache_dtype, tokens, (long long)i->num_blocks, i->block_size,
             (double)tokens / (double)i->max_model_len, weights, cache, each);
-    if (f->uds)
-        fprintf(stderr, "  ready at   %s\n", f->uds);
-    else
-        fprintf(stderr, "  ready at   %s\n", url);
+    fprintf(stderr, "  ready at   %s\n", f->uds ? f->uds : url);
     fprintf(stderr,
             m->tokenizer ? "\n  curl %s%s%s/v1/completions -H 'Content-Type: application/json' \\\n"
                            "       -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 50}'\n\n"
@@ -231,6 +228,9 @@ static void raise_file_limit(void)
 static int run(const struct serve_flags *f, const struct engine_flags *engine_flags, const char *model, int signal_fd,
                struct server *s, struct octavo_error *err)
 {
+    char url[300];
+    format_url(f, s, url, sizeof(url));
+    log_info("listening on %s, loading %s", f->uds ? f->uds : url, model);
     struct loading l = {.flags = engine_flags, .model = model, .done_fd = eventfd(0, EFD_CLOEXEC)};
     pthread_t thread;
     int r = engine_flags_apply(engine_flags, model, &l.opts, err);

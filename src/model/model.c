@@ -113,11 +113,12 @@ static int linear_load(struct loader *ld, const struct tensor *const *t, const s
         l->bias = mem_calloc((size_t)l->n, sizeof(float));
     int r = 0, row = 0;
     for (int i = 0; i < count && r == 0; i++) {
-        struct pack_job job = {l, t[i], checkpoint_tensor_pin(ld->ckpt, t[i]), row};
+        bool tied = t[i] == ld->model->embed; /* pinned already, and for as long as the model lives */
+        struct pack_job job = {l, t[i], tied ? ld->model->embed_data : checkpoint_tensor_pin(ld->ckpt, t[i]), row};
         if (!job.data)
             return out_of_memory(t[i]->name, t[i]->bytes, err);
         pool_run(ld->model->pool, pack_worker, &job);
-        if (t[i] != ld->model->embed) /* tied: the embedding stays pinned */
+        if (!tied)
             checkpoint_tensor_unpin(ld->ckpt, t[i], job.data);
         if (bias[i])
             r = vector_load(ld, bias[i], l->bias + row, err);
