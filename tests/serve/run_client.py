@@ -13,7 +13,8 @@ import sys
 from harness import HERE, STORYTELLER, Server
 
 OPENAI_PYTHON = "openai==3.54.0"
-OPENAI_NODE = "openai@5.23.2"
+OPENAI_NODE = "openai@5.23.2"     # wants Node 20
+OPENAI_NODE_18 = "openai@4.104.0"  # what Debian 12's own Node runs
 
 
 def skip(why):
@@ -45,12 +46,13 @@ def python_client(build):
 def node_client(build):
     if not shutil.which("node") or not shutil.which("npm"):
         skip("there is no node or npm here")
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=60).stdout
+    package = OPENAI_NODE if int(version.lstrip("v").split(".")[0]) >= 20 else OPENAI_NODE_18
     folder = build / "node"
-    marker = folder / OPENAI_NODE
+    marker = folder / package
     if not marker.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        install(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), OPENAI_NODE],
-                OPENAI_NODE)
+        install(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), package], package)
         marker.touch()
     script = folder / "openai_client.mjs"  # imports are looked up beside the script
     shutil.copy(HERE / "openai_client.mjs", script)
