@@ -52,7 +52,12 @@ int error_prefix(struct octavo_error *err, const char *fmt, ...)
     int n = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
     va_end(ap);
     clean(err->msg);
-    if (n > 0 && (size_t)n < sizeof(err->msg))
-        snprintf(err->msg + n, sizeof(err->msg) - (size_t)n, ": %s", rest);
+    if (n > 0 && (size_t)n + 2 < sizeof(err->msg)) {
+        size_t room = sizeof(err->msg) - (size_t)n - 3, len = strlen(rest);
+        len = len < room ? len : room;
+        memcpy(err->msg + n, ": ", 2);
+        memcpy(err->msg + n + 2, rest, len);
+        err->msg[(size_t)n + 2 + len] = '\0';
+    }
     return err->code;
 }

@@ -7,6 +7,35 @@
 #include <math.h>
 #include <string.h>
 
+/* Python writes integers of any size (every Llama tokenizer_config.json has a model_max_length of 10^30), jansson stops
+ * at 64 bits. Appends text with such integers made reals; they keep their magnitude, and no field that must be an
+ * integer takes them. */
+static void widen_integers(const char *text, size_t len, struct buf *out)
+{
+    bool in_string = false;
+    for (size_t i = 0; i < len;) {
+        size_t start = i;
+        char c = text[i++];
+        if (in_string) {
+            if (c == '\\' && i < len)
+                i++;
+            else if (c == '"')
+                in_string = false;
+            buf_append(out, text + start, i - start);
+            continue;
+        }
+        in_string = c == '"';
+        bool integer = c >= '0' && c <= '9';
+        for (; integer && i < len && strchr("0123456789.eE+-", text[i]) && text[i]; i++)
+            ;
+        for (size_t k = start; k < i && integer; k++)
+            integer = text[k] >= '0' && text[k] <= '9';
+        buf_append(out, text + start, i - start);
+        if (integer && i - start >= 19) /* INT64_MAX has 19 digits */
+            buf_puts(out, ".0");
+    }
+}
+
 int json_parse_text(const char *text, size_t len, const char *what, unsigned flags, json_t **ret_root,
                     struct octavo_error *err)
 {
@@ -17,6 +46,12 @@ int json_parse_text(const char *text, size_t len, const char *what, unsigned fla
     if (flags & JSON_PARSE_ALLOW_NUL)
         f |= JSON_ALLOW_NUL;
     json_t *root = json_loadb(text, len, f, &je);
+    if (!root && json_error_code(&je) == json_error_numeric_overflow) {
+        struct buf wide = {0};
+        widen_integers(text, len, &wide);
+        root = json_loadb(buf_str(&wide), wide.len, f, &je);
+        buf_release(&wide);
+    }
     if (!root)
         return error_set(err, OCTAVO_EINVAL, "%s is not valid JSON: %s (line %d, column %d)", what, je.text, je.line,
                          je.column);
@@ -73,6 +108,9 @@ int json_get_int(const json_t *obj, const char *what, const char *key, int64_t l
     } else if (json_is_real(v) && json_real_value(v) == floor(json_real_value(v)) &&
                fabs(json_real_value(v)) < 0x1p53) {
         n = (int64_t)json_real_value(v);
+    } else if (json_is_real(v) && json_real_value(v) == floor(json_real_value(v))) {
+        return error_set_param(err, OCTAVO_EINVAL, key, "%s: %s is %g, but must be between %lld and %lld", what, key,
+                               json_real_value(v), (long long)lo, (long long)hi);
     } else {
         return wrong_type(v, what, key, "an integer", err);
     }

@@ -75,6 +75,30 @@ static void json_bad_input(void **state)
     json_decref(v);
 }
 
+/* What Python writes for int(1e30), in every Llama tokenizer_config.json. */
+static void json_wide_integers(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"a\": 1000000000000000019884624838656, \"b\": [-9223372036854775809,"
+                               "9223372036854775807,1e5], \"c\": \"\\\"99999999999999999999\"}";
+    json_t *v = NULL;
+    struct octavo_error err;
+    assert_int_equal(json_parse_text(text, sizeof(text) - 1, "wide", 0, &v, &err), 0);
+    double d = 0;
+    int64_t n = 7;
+    assert_int_equal(json_get_double(v, "wide", "a", &d, &err), 0);
+    assert_true(d == 1e30);
+    assert_int_equal(json_get_int(v, "wide", "a", 0, 10, &n, &err), OCTAVO_EINVAL);
+    assert_string_equal(err.msg, "wide: a is 1e+30, but must be between 0 and 10");
+    assert_string_equal(json_string_value(json_object_get(v, "c")), "\"99999999999999999999");
+    json_t *b = json_object_get(v, "b");
+    assert_true(json_real_value(json_array_get(b, 0)) == -0x1p63);
+    json_decref(v);
+    assert_int_equal(json_parse_text("1e999", 5, "huge", 0, &v, &err), OCTAVO_EINVAL);
+    assert_non_null(strstr(err.msg, "huge is not valid JSON"));
+    assert_int_equal(json_parse_text("[99999999999999999999", 21, "cut", 0, &v, &err), OCTAVO_EINVAL);
+}
+
 static void strmap_many(void **state)
 {
     (void)state;
@@ -108,8 +132,8 @@ static void errors_are_one_line(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(utf8_forms),  cmocka_unit_test(json_strings),        cmocka_unit_test(json_bad_input),
-        cmocka_unit_test(strmap_many), cmocka_unit_test(errors_are_one_line),
+        cmocka_unit_test(utf8_forms),         cmocka_unit_test(json_strings), cmocka_unit_test(json_bad_input),
+        cmocka_unit_test(json_wide_integers), cmocka_unit_test(strmap_many),  cmocka_unit_test(errors_are_one_line),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
