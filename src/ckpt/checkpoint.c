@@ -4,9 +4,14 @@
 #include "base/mem.h"
 #include "ckpt/arch.h"
 #include "ckpt/dummy.h"
-#include "ckpt/shards.h"
+#include "ckpt/kv_scales.h"
+#include "ckpt/linear.h"
+#include "ckpt/modelslim.h"
+#include "ckpt/quant.h"
+#include "ckpt/source.h"
+#include "ckpt/values.h"
 
-#include <inttypes.h>
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,27 +31,24 @@ struct checkpoint {
     const struct tensor **unused; /* (num_unused), in the files' order */
     size_t num_used, num_unused;
     struct strmap by_name; /* index in used */
+    struct quant quant;
+    struct linear_entry *linears; /* (num_linears), in the architecture's order */
+    size_t num_linears;
+    struct strmap modules; /* index in linears */
+    struct kv_scales *kv;  /* (num_hidden_layers), NULLs where the cache is float; NULL for a dummy */
 };
 
 /* ---- checks ---- */
-
-static void shape_format(char out[200], int num_dims, const int64_t *shape)
-{
-    size_t n = 0;
-    out[n++] = '(';
-    for (int i = 0; i < num_dims && n < 170; i++)
-        n += (size_t)snprintf(out + n, 200 - n, "%s%" PRId64, i ? ", " : "", shape[i]);
-    snprintf(out + n, 200 - n, ")");
-}
 
 static int tensor_check(const struct arch_tensor *want, const struct tensor *t, struct octavo_error *err)
 {
     char found[200], expected[200];
     shape_format(expected, want->num_dims, want->shape);
     shape_format(found, t->num_dims, t->shape);
-    if (t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F16 && t->dtype != DTYPE_F32)
-        return error_set(err, OCTAVO_EUNSUPPORTED, "tensor %s in %s is %s, but must be BF16, F16 or F32", t->name,
-                         t->file, dtype_name(t->dtype));
+    if (!dtype_is_float(t->dtype))
+        return error_set(err, OCTAVO_EUNSUPPORTED, "tensor %s in %s is %s, but must be BF16, F16 or F32%s", t->name,
+                         t->file, dtype_name(t->dtype),
+                         want->role == ARCH_EMBEDDING ? ": quantised embeddings are not supported" : "");
     if (t->num_dims != want->num_dims || memcmp(t->shape, want->shape, sizeof(*t->shape) * (size_t)t->num_dims))
         return error_set(err, OCTAVO_EINVAL, "tensor %s in %s has the shape %s, but config.json asks for %s", t->name,
                          t->file, found, expected);
@@ -91,33 +93,193 @@ static void add_used(struct checkpoint *c, const struct tensor *t)
     c->used[c->num_used++] = t;
 }
 
-static int open_files(struct checkpoint *c, struct octavo_error *err)
+/* "a.b.weight" -> "a.b" */
+static const char *module_of(const char *name, char out[160])
 {
-    size_t n = arch_num_tensors(&c->config), num_missing = 0;
-    struct arch_tensor want, first_missing;
-    int r = shards_open(c->dir, &c->shards, err);
-    if (r < 0 || (r = alloc_used(c, n, err)) < 0)
-        return r;
-    for (size_t i = 0; i < n; i++) {
+    const char *dot = strrchr(name, '.');
+    snprintf(out, 160, "%.*s", dot ? (int)(dot - name) : 0, name);
+    return out;
+}
+
+static struct linear_entry *linear_find(const struct checkpoint *c, const char *module)
+{
+    int32_t i = strmap_get(&c->modules, module, strlen(module), -1);
+    return i < 0 ? NULL : &c->linears[i];
+}
+
+static int alloc_linears(struct checkpoint *c, struct octavo_error *err)
+{
+    size_t n = 0;
+    struct arch_tensor want;
+    for (size_t i = 0; i < arch_num_tensors(&c->config); i++) {
         arch_tensor_at(&c->config, i, &want);
-        int32_t at = strmap_get(&c->shards.by_name, want.name, strlen(want.name), -1);
-        if (at < 0 && want.required && num_missing++ == 0)
-            first_missing = want;
-        if (at < 0)
-            continue;
-        if ((r = tensor_check(&want, c->shards.tensors[at], err)) < 0)
-            return r;
-        add_used(c, c->shards.tensors[at]);
+        n += want.role == ARCH_LINEAR;
     }
-    if (num_missing)
-        return missing_error(c, &first_missing, num_missing, err);
-    c->unused = mem_try_calloc(c->shards.num_tensors, sizeof(struct tensor *));
+    c->linears = mem_try_calloc(n, sizeof(*c->linears));
+    return c->linears ? 0 : error_set(err, OCTAVO_ENOMEM, "%s: no memory for %zu linears", c->dir, n);
+}
+
+static struct linear_entry *add_linear(struct checkpoint *c, const char *module)
+{
+    strmap_add(&c->modules, module, strlen(module), (int32_t)c->num_linears, NULL);
+    return &c->linears[c->num_linears++];
+}
+
+/* ---- from files ---- */
+
+static int open_float(struct tensor_source *src, const struct arch_tensor *want, const struct tensor *t,
+                      struct octavo_error *err)
+{
+    int r = tensor_check(want, t, err);
+    if (r == 0)
+        source_use(src, t);
+    return r;
+}
+
+/* Sets *ret_missing when no form of the weight is there. */
+static int open_linear(struct checkpoint *c, struct tensor_source *src, const struct arch_tensor *want,
+                       bool *ret_missing, struct octavo_error *err)
+{
+    char module[160];
+    module_of(want->name, module);
+    const struct tensor *t = source_find(src, module, "weight");
+    *ret_missing = !t && !(c->quant.format != QUANT_NONE && source_find(src, module, "weight_packed"));
+    if (*ret_missing)
+        return 0;
+    struct linear_entry *l = add_linear(c, module);
+    int r = quant_linear(src, &c->quant, module, (int)want->shape[0], (int)want->shape[1], l, err);
+    if (r < 0 || l->spec.quantised)
+        return r;
+    *ret_missing = !t;
+    l->spec.weight = t;
+    return t ? open_float(src, want, t, err) : 0;
+}
+
+/* A folded linear has its bias within, and a copy of it in the file is not added again. */
+static int open_bias(struct checkpoint *c, struct tensor_source *src, const struct arch_tensor *want, bool *ret_missing,
+                     struct octavo_error *err)
+{
+    char module[160];
+    struct linear_entry *l = linear_find(c, module_of(want->name, module));
+    const struct tensor *t = source_find(src, want->name, NULL);
+    bool folded = l && l->spec.folded;
+    *ret_missing = !t && !folded;
+    if (folded)
+        source_know(src, t);
+    if (!t || folded)
+        return 0;
+    if (l)
+        l->spec.bias = t;
+    return open_float(src, want, t, err);
+}
+
+static int open_other(struct checkpoint *c, struct tensor_source *src, const struct arch_tensor *want,
+                      bool *ret_missing, struct octavo_error *err)
+{
+    char module[160];
+    const struct tensor *t = source_find(src, want->name, NULL);
+    const struct tensor *packed = source_find(src, module_of(want->name, module), "weight_packed");
+    *ret_missing = !t;
+    if (!t && packed && want->role == ARCH_EMBEDDING)
+        return error_set(err, OCTAVO_EUNSUPPORTED, "tensor %s in %s: quantised embeddings are not supported",
+                         packed->name, packed->file);
+    int r = t ? open_float(src, want, t, err) : 0;
+    if (r == 0 && want->role == ARCH_NORM && c->quant.format != QUANT_NONE)
+        r = modelslim_norm(src, module, err);
+    return r;
+}
+
+static int open_tensors(struct checkpoint *c, struct tensor_source *src, struct octavo_error *err)
+{
+    size_t num_missing = 0;
+    struct arch_tensor want, first_missing;
+    for (size_t i = 0; i < arch_num_tensors(&c->config); i++) {
+        bool missing;
+        arch_tensor_at(&c->config, i, &want);
+        int r = want.role == ARCH_LINEAR ? open_linear(c, src, &want, &missing, err)
+                : want.role == ARCH_BIAS ? open_bias(c, src, &want, &missing, err)
+                                         : open_other(c, src, &want, &missing, err);
+        if (r < 0)
+            return r;
+        if (missing && want.required && num_missing++ == 0)
+            first_missing = want;
+    }
+    return num_missing ? missing_error(c, &first_missing, num_missing, err) : 0;
+}
+
+/* A tensor of a quantised linear that its kind does not have may change what it computes. Cache scales that nothing
+ * turns on do not. */
+static int leftover_check(const struct checkpoint *c, const struct tensor *t, struct octavo_error *err)
+{
+    char module[256];
+    if (strstr(t->name, ".kv_cache_") || strlen(t->name) >= sizeof(module))
+        return 0;
+    snprintf(module, sizeof(module), "%s", t->name);
+    for (char *dot; (dot = strrchr(module, '.'));) {
+        *dot = 0;
+        const struct linear_entry *l = linear_find(c, module);
+        if (l && l->spec.quantised)
+            return error_set(err, OCTAVO_EUNSUPPORTED,
+                             "tensor %s in %s: a linear of kind %s has no such tensor, and leaving it out may be wrong",
+                             t->name, t->file, l->spec.kind);
+    }
+    return 0;
+}
+
+/* Lists what was used, in that order, and what was not, in the files' order. */
+static int tensors_list(struct checkpoint *c, struct tensor_source *src, struct octavo_error *err)
+{
+    c->used = src->used;
+    c->num_used = src->num_used;
+    src->used = NULL;
+    for (size_t i = 0; i < c->num_used; i++)
+        strmap_add(&c->by_name, c->used[i]->name, strlen(c->used[i]->name), (int32_t)i, NULL);
+    c->unused = mem_try_calloc(MAX(c->shards.num_tensors, (size_t)1), sizeof(struct tensor *));
     if (!c->unused)
         return error_set(err, OCTAVO_ENOMEM, "%s: no memory for %zu tensors", c->dir, c->shards.num_tensors);
-    for (size_t i = 0; i < c->shards.num_tensors; i++)
-        if (!checkpoint_find(c, c->shards.tensors[i]->name))
-            c->unused[c->num_unused++] = c->shards.tensors[i];
-    return norm_pairs_check(c, err);
+    int r = 0;
+    for (size_t i = 0; i < c->shards.num_tensors && r == 0; i++) {
+        if (source_mark(src, i) != MARK_UNUSED)
+            continue;
+        c->unused[c->num_unused++] = c->shards.tensors[i];
+        r = leftover_check(c, c->shards.tensors[i], err);
+    }
+    return r < 0 ? r : norm_pairs_check(c, err);
+}
+
+static int open_files(struct checkpoint *c, struct octavo_error *err)
+{
+    struct tensor_source src = {0};
+    int r = quant_load(c->dir, &c->quant, err);
+    if (r < 0 || (r = shards_open(c->dir, c->quant.suffix, &c->shards, err)) < 0 ||
+        (r = source_init(&src, c->dir, &c->config, &c->shards, err)) < 0 || (r = alloc_linears(c, err)) < 0 ||
+        (c->quant.format != QUANT_NONE && (r = modelslim_refuse(&src, err)) < 0) ||
+        (r = open_tensors(c, &src, err)) < 0)
+        goto out;
+    c->kv = mem_calloc((size_t)c->config.num_hidden_layers, sizeof(*c->kv));
+    if ((r = kv_scales_load(&src, &c->quant, c->kv, err)) == 0)
+        r = tensors_list(c, &src, err);
+out:
+    source_release(&src);
+    return r;
+}
+
+/* ---- dummies ---- */
+
+/* The linears of a dummy. Their weights are float: this is where another kind would be given to them. */
+static void dummy_linears(struct checkpoint *c)
+{
+    char name[160];
+    for (size_t i = 0; i < c->num_used; i++) {
+        const struct tensor *t = c->used[i];
+        if (c->roles[i] == ARCH_LINEAR) {
+            struct linear_entry *l = add_linear(c, module_of(t->name, name));
+            linear_entry_init(l, "FLOAT", (int)t->shape[0], (int)t->shape[1]);
+            l->spec.weight = t;
+        } else if (c->roles[i] == ARCH_BIAS) {
+            linear_find(c, module_of(t->name, name))->spec.bias = t;
+        }
+    }
 }
 
 /* What a file of config's dtype would hold: every required tensor, no optional one. */
@@ -125,7 +287,7 @@ static int open_dummy(struct checkpoint *c, struct octavo_error *err)
 {
     size_t n = arch_num_tensors(&c->config);
     int r = alloc_used(c, n, err);
-    if (r < 0)
+    if (r < 0 || (r = alloc_linears(c, err)) < 0)
         return r;
     struct arch_tensor want;
     c->dummies = mem_calloc(n, sizeof(*c->dummies));
@@ -148,6 +310,7 @@ static int open_dummy(struct checkpoint *c, struct octavo_error *err)
         c->roles[c->num_used] = want.role;
         add_used(c, t);
     }
+    dummy_linears(c);
     return 0;
 }
 
@@ -171,6 +334,12 @@ void checkpoint_free(struct checkpoint *c)
 {
     if (!c)
         return;
+    for (int i = 0; c->kv && i < c->config.num_hidden_layers; i++)
+        kv_scales_release(&c->kv[i]);
+    free(c->kv);
+    free(c->linears);
+    strmap_release(&c->modules);
+    quant_release(&c->quant);
     shards_release(&c->shards);
     strmap_release(&c->by_name);
     free(c->dummies);
@@ -256,4 +425,61 @@ void checkpoint_tensor_unpin(const struct checkpoint *c, const struct tensor *t,
         free((void *)(uintptr_t)data);
     else if (data)
         advise(t, MADV_DONTNEED);
+}
+
+/* ---- linears and caches ---- */
+
+const char *checkpoint_format(const struct checkpoint *c)
+{
+    return quant_format_name(c->quant.format);
+}
+
+void checkpoint_linear(const struct checkpoint *c, const char *module, struct linear_spec *ret)
+{
+    const struct linear_entry *l = linear_find(c, module);
+    if (l) {
+        *ret = l->spec;
+        return;
+    }
+    assert(!strcmp(module, "lm_head")); /* every other linear is required */
+    struct linear_entry tied;
+    linear_entry_init(&tied, "FLOAT", c->config.vocab_size, c->config.hidden_size);
+    *ret = tied.spec;
+    ret->weight = checkpoint_find(c, "model.embed_tokens.weight");
+}
+
+static const struct linear_entry *entry_of(const struct checkpoint *c, const struct linear_spec *spec)
+{
+    char module[160];
+    assert(spec->quantised);
+    return linear_find(c, module_of(spec->weight->name, module));
+}
+
+int checkpoint_linear_rows(const struct checkpoint *c, const struct linear_spec *spec, int row, int rows, int8_t *q)
+{
+    linear_rows(entry_of(c, spec), row, rows, q);
+    return 0;
+}
+
+void checkpoint_linear_scales(const struct checkpoint *c, const struct linear_spec *spec, float *scale, float *zero)
+{
+    linear_scales(entry_of(c, spec), scale, zero);
+}
+
+void checkpoint_linear_folded(const struct checkpoint *c, const struct linear_spec *spec, int32_t *quant_bias,
+                              float *deq_scale)
+{
+    linear_folded(entry_of(c, spec), quant_bias, deq_scale);
+}
+
+const struct kv_scales *checkpoint_kv_scales(const struct checkpoint *c, int layer)
+{
+    return c->kv && c->kv[layer].k_scale ? &c->kv[layer] : NULL;
+}
+
+const struct tensor *checkpoint_norm_bias(const struct checkpoint *c, const char *module)
+{
+    char name[160];
+    snprintf(name, sizeof(name), "%s.bias", module);
+    return checkpoint_find(c, name);
 }

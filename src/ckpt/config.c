@@ -335,7 +335,7 @@ static int parse(json_t *config, const char *what, const char *dir, struct model
     struct reader rd = {.what = what, .c = ret, .err = err};
     int r = flatten(config, what, &flat, err);
     rd.root = flat;
-    if (r < 0 || (r = quant_detect(dir, flat, what, err)) < 0 || (r = family_find(flat, what, &rd.family, err)) < 0)
+    if (r < 0 || (r = quant_check(dir, config, what, err)) < 0 || (r = family_find(flat, what, &rd.family, err)) < 0)
         goto out;
     r = fields_parse(&rd);
 out:

@@ -228,24 +228,134 @@ static int open_all(struct shards *s, const char *dir, struct octavo_error *err)
     return r;
 }
 
-int shards_open(const char *dir, struct shards *ret, struct octavo_error *err)
+static int open_float(struct shards *s, const char *dir, struct octavo_error *err)
 {
-    struct shards s = {0};
     char *index = path_join(dir, INDEX_NAME), *single = path_join(dir, SINGLE_NAME);
     char *only[] = {(char[]){SINGLE_NAME}};
     int r;
     if (access(index, F_OK) == 0)
-        r = open_index(&s, dir, index, err);
+        r = open_index(s, dir, index, err);
     else if (access(single, F_OK) == 0)
-        r = add_files(&s, dir, &(struct names){only, 1, 1}, err);
+        r = add_files(s, dir, &(struct names){only, 1, 1}, err);
     else
-        r = open_all(&s, dir, err);
+        r = open_all(s, dir, err);
+    free(index);
+    free(single);
+    return r;
+}
+
+/* ---- ModelSlim ---- */
+
+#define QUANT_STEM "quant_model_weight"
+
+/* "-00001-of-00002.safetensors" at the end. */
+static bool is_shard(const char *name)
+{
+    size_t n = strlen(name);
+    const char *at = n >= 27 ? name + n - 27 : NULL;
+    return at && *at == '-' && strspn(at + 1, "0123456789") == 5 && !strncmp(at + 6, "-of-", 4);
+}
+
+/* The names in from that end so; one of the preferred names alone when it is there. */
+static void names_select(const struct names *from, const char *suffix, bool shards, const char *const *preferred,
+                         struct names *ret)
+{
+    for (size_t p = 0; p < 3; p++) {
+        char *want = mem_printf("%s%s%s", QUANT_STEM, preferred[p], suffix);
+        bool found = false;
+        for (size_t i = 0; i < from->num; i++)
+            found |= !strcmp(from->names[i], want);
+        if (found && !shards)
+            names_add(ret, want);
+        free(want);
+        if (found && !shards)
+            return;
+    }
+    for (size_t i = 0; i < from->num; i++)
+        if (ends_with(from->names[i], suffix) && is_shard(from->names[i]) == shards)
+            names_add(ret, from->names[i]);
+}
+
+/* Files of the folder that ModelSlim's savers name, sorted. */
+static int list_quant(const char *dir, struct names *ret, struct octavo_error *err)
+{
+    DIR *d = opendir(dir);
+    if (!d)
+        return error_set(err, OCTAVO_EIO, "cannot read the folder %s: %s", dir, strerror(errno));
+    for (struct dirent *e; (e = readdir(d));)
+        if (!strncmp(e->d_name, QUANT_STEM, sizeof(QUANT_STEM) - 1))
+            names_add(ret, e->d_name);
+    closedir(d);
+    if (ret->num)
+        qsort(ret->names, ret->num, sizeof(*ret->names), compare_names);
+    return 0;
+}
+
+static int ambiguous(const char *dir, const struct names *n, struct octavo_error *err)
+{
+    return error_set(err, OCTAVO_EINVAL, "%s holds several sets of weights, %.100s and %.100s; leave one of them", dir,
+                     n->names[0], n->names[1]);
+}
+
+/* A renamed index: model.safetensors.index.json that names one of the shards. */
+static bool index_names(const char *index, const struct names *shards)
+{
+    json_t *root = NULL, *file;
+    const char *tensor;
+    bool found = false;
+    if (json_parse_file(index, INDEX_MAX_BYTES, 0, &root, NULL) < 0)
+        return true; /* opening it says what is wrong */
+    json_object_foreach (json_object_get(root, "weight_map"), tensor, file) {
+        const char *name = json_string_value(file);
+        found |= name && !strncmp(name, QUANT_STEM, sizeof(QUANT_STEM) - 1);
+        if (found)
+            break;
+    }
+    json_decref(root);
+    return found || !shards->num;
+}
+
+static int open_quant(struct shards *s, const char *dir, const char *type, struct octavo_error *err)
+{
+    const char *const preferred[] = {*type ? type : "s", "s", ""};
+    struct names all = {0}, index = {0}, single = {0}, parts = {0};
+    char *renamed = path_join(dir, INDEX_NAME), *path = NULL;
+    int r = list_quant(dir, &all, err);
+    if (r < 0)
+        goto out;
+    names_select(&all, ".safetensors.index.json", false, preferred, &index);
+    names_select(&all, ".safetensors", false, preferred, &single);
+    names_select(&all, ".safetensors", true, preferred, &parts);
+    if (index.num > 1 || (!index.num && single.num > 1)) {
+        r = ambiguous(dir, index.num > 1 ? &index : &single, err);
+    } else if (index.num) {
+        path = path_join(dir, index.names[0]);
+        r = open_index(s, dir, path, err);
+    } else if (single.num) {
+        r = add_files(s, dir, &single, err);
+    } else if (parts.num && !(access(renamed, F_OK) == 0 && index_names(renamed, &parts))) {
+        r = add_files(s, dir, &parts, err);
+    } else {
+        r = open_float(s, dir, err);
+    }
+out:
+    names_release(&all);
+    names_release(&index);
+    names_release(&single);
+    names_release(&parts);
+    free(renamed);
+    free(path);
+    return r;
+}
+
+int shards_open(const char *dir, const char *quant_suffix, struct shards *ret, struct octavo_error *err)
+{
+    struct shards s = {0};
+    int r = quant_suffix ? open_quant(&s, dir, quant_suffix, err) : open_float(&s, dir, err);
     if (r == 0)
         *ret = s;
     else
         shards_release(&s);
-    free(index);
-    free(single);
     return r;
 }
 

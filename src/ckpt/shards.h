@@ -14,8 +14,11 @@ struct shards {
     struct strmap by_name; /* index in tensors */
 };
 
-/* Opens model.safetensors.index.json's shards, else model.safetensors, else every *.safetensors of the folder. */
-int shards_open(const char *dir, struct shards *ret, struct octavo_error *err);
+/* Opens model.safetensors.index.json's shards, else model.safetensors, else every *.safetensors of the folder.
+ * quant_suffix is not NULL for a ModelSlim folder ("" or "_w8a8": the end of its description's name): its own files
+ * (quant_model_weight*) come first, so that a float checkpoint in the same folder is left alone. Subfolders are never
+ * read. */
+int shards_open(const char *dir, const char *quant_suffix, struct shards *ret, struct octavo_error *err);
 void shards_release(struct shards *s);
 
 #endif

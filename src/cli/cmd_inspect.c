@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/mem.h"
 #include "ckpt/checkpoint.h"
+#include "cli/inspect_summary.h"
 #include "cli/model_path.h"
 #include "cli/options.h"
 #include "model/kv_cache.h"
@@ -49,65 +50,29 @@ static const char intro[] =
     "  octavo inspect ./Qwen3-0.6B\n"
     "  octavo inspect ./Qwen3-0.6B --json\n";
 
-/* ---- counting ---- */
-
-struct by_type {
-    size_t count;
-    uint64_t elements, bytes;
-};
-
-struct summary {
-    struct by_type types[DTYPE_COUNT]; /* of the tensors in use */
-    uint64_t num_params, bytes;
-    uint64_t packed_bytes; /* linears as they are packed; a tied head is packed from the embedding */
-    uint64_t embedding_bytes, unused_bytes;
-    bool tied;              /* the head is the embedding */
-    int32_t tokenizer_size; /* one past the highest id; -1: no tokenizer */
-};
-
-static uint64_t tensor_elements(const struct tensor *t)
-{
-    return (uint64_t)t->bytes * 8 / (uint64_t)dtype_bits(t->dtype);
-}
-
-static void summary_count(const struct checkpoint *c, struct summary *s)
-{
-    for (size_t i = 0; i < checkpoint_num_tensors(c); i++) {
-        const struct tensor *t = checkpoint_tensor(c, i);
-        struct by_type *b = &s->types[t->dtype];
-        b->count++;
-        b->elements += tensor_elements(t);
-        b->bytes += t->bytes;
-        s->num_params += tensor_elements(t);
-        s->bytes += t->bytes;
-        if (!strcmp(t->name, "model.embed_tokens.weight"))
-            s->embedding_bytes = t->bytes;
-        else if (t->num_dims == 2)
-            s->packed_bytes += t->bytes;
-    }
-    for (size_t i = 0; i < checkpoint_num_unused(c); i++)
-        s->unused_bytes += checkpoint_unused(c, i)->bytes;
-    s->tied = !checkpoint_find(c, "lm_head.weight");
-    if (s->tied)
-        s->packed_bytes += s->embedding_bytes;
-}
+/* ---- KV cache ---- */
 
 static const struct {
     const char *name;
     enum dtype dtype;
-} kv_types[] = {{"bfloat16", DTYPE_BF16}, {"float16", DTYPE_F16}, {"float32", DTYPE_F32}};
+} kv_types[] = {{"bfloat16", DTYPE_BF16}, {"float16", DTYPE_F16}, {"float32", DTYPE_F32}, {"int8", DTYPE_I8}};
 
-static uint64_t kv_block_bytes(const struct model_config *c, enum dtype dtype)
+/* Of all layers. A checkpoint with scales for some layers keeps the others in its own type when int8 is asked for. */
+static uint64_t kv_block_bytes(const struct checkpoint *ck, const struct summary *s, enum dtype dtype)
 {
+    const struct model_config *c = checkpoint_config(ck);
     enum dtype dtypes[CONFIG_MAX_LAYERS];
-    for (int i = 0; i < c->num_hidden_layers; i++)
-        dtypes[i] = dtype;
+    for (int i = 0; i < c->num_hidden_layers; i++) {
+        bool narrow = dtype == DTYPE_I8 && (checkpoint_kv_scales(ck, i) || !s->num_int8_layers);
+        dtypes[i] = dtype != DTYPE_I8 ? dtype : narrow ? DTYPE_I8 : c->dtype;
+    }
     return kv_cache_block_bytes(dtypes, c->num_hidden_layers, c->num_key_value_heads, c->head_dim, BLOCK_SIZE);
 }
 
-static uint64_t kv_context_bytes(const struct model_config *c, enum dtype dtype)
+static uint64_t kv_context_bytes(const struct checkpoint *ck, const struct summary *s, enum dtype dtype)
 {
-    return kv_block_bytes(c, dtype) * (uint64_t)((c->max_model_len + BLOCK_SIZE - 1) / BLOCK_SIZE);
+    int64_t blocks = (checkpoint_config(ck)->max_model_len + BLOCK_SIZE - 1) / BLOCK_SIZE;
+    return kv_block_bytes(ck, s, dtype) * (uint64_t)blocks;
 }
 
 /* ---- for people ---- */
@@ -218,17 +183,43 @@ static void print_tensors(const struct checkpoint *ck, const struct summary *s)
         printf("                and %zu more\n", n - UNUSED_SHOWN);
 }
 
+/* Nothing for a float checkpoint. */
+static void print_quantisation(const struct checkpoint *ck, const struct summary *s)
+{
+    if (!strcmp(checkpoint_format(ck), "float"))
+        return;
+    printf("\nQuantisation\n  format        %s\n  linears       ", checkpoint_format(ck));
+    for (size_t i = 0; i < s->num_kinds; i++)
+        printf("%s%zu %s", i ? ", " : "", s->kinds[i].count, s->kinds[i].name);
+    if (!s->num_int8_layers) {
+        printf("\n  KV cache      float: the checkpoint has no scales for it\n");
+        return;
+    }
+    struct buf layers = {0}, asymmetric = {0};
+    summary_layers(ck, summary_layer_int8, false, &layers);
+    summary_layers(ck, summary_layer_asymmetric, false, &asymmetric);
+    printf("\n  KV cache      int8 (C8) in %s %s of %d", s->num_int8_layers == 1 ? "layer" : "layers", layers.data,
+           checkpoint_config(ck)->num_hidden_layers);
+    if (!s->num_asymmetric_layers)
+        printf(", symmetric\n");
+    else if (s->num_asymmetric_layers == s->num_int8_layers)
+        printf(", asymmetric\n");
+    else
+        printf("; asymmetric in %s, symmetric in the others\n", asymmetric.data);
+    buf_release(&layers);
+    buf_release(&asymmetric);
+}
+
 static void print_memory(const struct checkpoint *ck, const struct summary *s)
 {
-    const struct model_config *c = checkpoint_config(ck);
     char a[32], b[32];
     printf("\nMemory\n");
     printf("  weights       %s packed, and the embedding's %s\n", human_bytes(s->packed_bytes, a),
            human_bytes(s->embedding_bytes, b));
     for (size_t i = 0; i < ARRAY_LEN(kv_types); i++)
         printf("  KV %-9s  %s per token, %s for one full context\n", kv_types[i].name,
-               human_bytes(kv_block_bytes(c, kv_types[i].dtype) / BLOCK_SIZE, a),
-               human_bytes(kv_context_bytes(c, kv_types[i].dtype), b));
+               human_bytes(kv_block_bytes(ck, s, kv_types[i].dtype) / BLOCK_SIZE, a),
+               human_bytes(kv_context_bytes(ck, s, kv_types[i].dtype), b));
 }
 
 /* ---- for programs ---- */
@@ -260,6 +251,18 @@ static void json_tensors(struct buf *out, const struct checkpoint *ck, const str
     buf_puts(out, "]");
 }
 
+static void json_quantisation(struct buf *out, const struct checkpoint *ck, const struct summary *s)
+{
+    buf_printf(out, "\"quantization\": {\"format\": \"%s\", \"linears\": {", checkpoint_format(ck));
+    for (size_t i = 0; i < s->num_kinds; i++)
+        buf_printf(out, "%s\"%s\": %zu", i ? ", " : "", s->kinds[i].name, s->kinds[i].count);
+    buf_puts(out, "}, \"int8_kv_layers\": [");
+    summary_layers(ck, summary_layer_int8, true, out);
+    buf_puts(out, "], \"asymmetric_kv_layers\": [");
+    summary_layers(ck, summary_layer_asymmetric, true, out);
+    buf_puts(out, "]}, ");
+}
+
 static void print_json(const struct checkpoint *ck, const struct summary *s)
 {
     const struct model_config *c = checkpoint_config(ck);
@@ -286,14 +289,15 @@ static void print_json(const struct checkpoint *ck, const struct summary *s)
         buf_printf(&out, "%d, ", (int)s->tokenizer_size);
     else
         buf_puts(&out, "null, ");
+    json_quantisation(&out, ck, s);
     json_tensors(&out, ck, s);
     buf_printf(
         &out, ", \"memory\": {\"packed_weights_bytes\": %" PRIu64 ", \"embedding_bytes\": %" PRIu64 ", \"kv_cache\": {",
         s->packed_bytes, s->embedding_bytes);
     for (size_t i = 0; i < ARRAY_LEN(kv_types); i++)
         buf_printf(&out, "%s\"%s\": {\"bytes_per_token\": %" PRIu64 ", \"full_context_bytes\": %" PRIu64 "}",
-                   i ? ", " : "", kv_types[i].name, kv_block_bytes(c, kv_types[i].dtype) / BLOCK_SIZE,
-                   kv_context_bytes(c, kv_types[i].dtype));
+                   i ? ", " : "", kv_types[i].name, kv_block_bytes(ck, s, kv_types[i].dtype) / BLOCK_SIZE,
+                   kv_context_bytes(ck, s, kv_types[i].dtype));
     buf_puts(&out, "}}}\n");
     fwrite(out.data, 1, out.len, stdout);
     buf_release(&out);
@@ -340,6 +344,7 @@ static int inspect(const struct inspect_flags *flags, struct octavo_error *err)
     } else {
         print_model(ck, &s);
         print_tensors(ck, &s);
+        print_quantisation(ck, &s);
         print_memory(ck, &s);
     }
 out:

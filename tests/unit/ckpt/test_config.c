@@ -159,7 +159,7 @@ static void limits(void **state)
     assert_int_equal(parse("[]", NULL), OCTAVO_EINVAL);
     assert_int_equal(parse("", NULL), OCTAVO_EINVAL);
     bad(LLAMA CORE ",\"quantization_config\":{\"quant_method\":\"awq\"}", OCTAVO_EUNSUPPORTED,
-        "quantised checkpoints are not supported yet", "awq");
+        "the quant_method awq is not supported", "compressed-tensors");
     good(LLAMA CORE ",\"quantization_config\":null");
 }
 

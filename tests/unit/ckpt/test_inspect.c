@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-static const char *golden, *storyteller;
+static const char *golden, *storyteller, *quant;
 
 /* Runs the command with stdout and stderr into files; *out and *errors are the caller's to release. */
 static int run(const char *const *args, int n, struct buf *out, struct buf *errors)
@@ -113,6 +113,43 @@ static void human(void **state)
     free(dir);
 }
 
+static void quantised(void **state)
+{
+    (void)state;
+    struct buf out = {0}, errors = {0};
+    char *dir = path_join(quant, "qwen3-dynamic-c8-asym");
+    const char *args[] = {dir};
+    assert_int_equal(run(args, 1, &out, &errors), 0);
+    assert_non_null(strstr(out.data, "format        ModelSlim"));
+    assert_non_null(strstr(out.data, "21 W8A8_DYNAMIC, 1 FLOAT"));
+    assert_non_null(strstr(out.data, "int8 (C8) in layers 0, 2 of 3, asymmetric"));
+    json_t *root = inspect_json(dir, NULL);
+    const json_t *q = json_object_get(root, "quantization"), *memory = json_object_get(root, "memory");
+    assert_int_equal(field(json_object_get(q, "linears"), "W8A8_DYNAMIC"), 21);
+    assert_int_equal(json_array_size(json_object_get(q, "int8_kv_layers")), 2);
+    assert_int_equal(json_array_size(json_object_get(q, "asymmetric_kv_layers")), 2);
+    /* two layers of one byte, one of two, for 2 heads of 128, K and V */
+    const json_t *kv = json_object_get(json_object_get(memory, "kv_cache"), "int8");
+    assert_int_equal(field(kv, "bytes_per_token"), (1 + 2 + 1) * 2 * 2 * 128);
+    /* q (512, 128), k and v (256, 128), o (128, 512), three of (320, 128) and a scale a row; head and embedding float
+     */
+    int64_t params = 3 * (2 * 512 * 128 + 2 * 256 * 128 + 3 * 320 * 128);
+    int64_t scales = 3 * 4 * (512 + 2 * 256 + 128 + 2 * 320 + 128), head = 512 * 128;
+    assert_int_equal(field(memory, "packed_weights_bytes"), params + scales + 2 * head);
+    assert_int_equal(field(root, "num_parameters"), params + 2 * head + 3 * (2 * 128 + 2 * 128) + 128);
+    json_decref(root);
+    buf_clear(&out);
+    free(dir);
+    dir = path_join(quant, "llama-w8a16-w4a8");
+    args[0] = dir;
+    assert_int_equal(run(args, 1, &out, &errors), 0);
+    assert_non_null(strstr(out.data, "12 W8A16, 9 W4A8_DYNAMIC, 1 W8A8_DYNAMIC"));
+    assert_non_null(strstr(out.data, "float: the checkpoint has no scales for it"));
+    buf_release(&out);
+    buf_release(&errors);
+    free(dir);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -139,14 +176,14 @@ static void refusals(void **state)
 
 int main(int argc, char **argv)
 {
-    if (argc < 3)
+    if (argc < 4)
         return 2;
     golden = argv[1];
     storyteller = argv[2];
+    quant = argv[3];
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bundled_model),
-        cmocka_unit_test(dummy_is_the_same_model),
-        cmocka_unit_test(human),
+        cmocka_unit_test(bundled_model), cmocka_unit_test(dummy_is_the_same_model),
+        cmocka_unit_test(human),         cmocka_unit_test(quantised),
         cmocka_unit_test(refusals),
     };
     return cmocka_run_group_tests_name("inspect", tests, NULL, NULL);
