@@ -17,6 +17,7 @@ void engine_flags_init(struct engine_flags *flags)
         .generation_config = "auto",
         .log_level = "info",
         .max_logprobs = 20,
+        .enable_prefix_caching = true,
     };
 }
 
@@ -65,6 +66,9 @@ static const struct option_spec specs[] = {
              "full length need less."},
     {"kv-cache-dtype", OPTION_CHOICE, AT(kv_cache_dtype), .choices = kv_dtypes,
      .help = "Number type of the KV cache. Default: auto, the checkpoint's type."},
+    {"enable-prefix-caching", OPTION_SWITCH, AT(enable_prefix_caching),
+     .help = "Keep the KV of finished requests and start a prompt after what it shares with them; the answers do not "
+             "change. --no-enable-prefix-caching turns it off. Default: on."},
     {"log-level,uvicorn-log-level", OPTION_CHOICE, AT(log_level), .group = "Log", .choices = log_levels,
      .help = "Least important messages to print. Default: info."},
 
@@ -115,6 +119,7 @@ int engine_flags_apply(const struct engine_flags *flags, const char *model, stru
     opts->max_num_batched_tokens = (int)flags->max_num_batched_tokens;
     opts->block_size = (int)flags->block_size;
     opts->kv_cache_memory_bytes = flags->kv_cache_memory_bytes;
+    opts->disable_prefix_caching = !flags->enable_prefix_caching;
     opts->num_threads = (int)flags->threads;
     opts->max_logprobs = (int)flags->max_logprobs;
     return 0;
