@@ -264,6 +264,15 @@ static void write_kv(struct sim *sim, const struct sched_entry *e)
     }
 }
 
+/* The blocks that this step filled can be found, whoever filled them. */
+static void find(struct sim *sim, const struct sched_entry *e)
+{
+    const struct live *l = (const struct live *)e->request;
+    int64_t bs = sim->s.kv.block_size;
+    for (int64_t b = e->first_token / bs; sim->caching && b < (e->first_token + e->num_tokens) / bs; b++)
+        CHECK(sim, block_pool_get_cached_block(&sim->s.kv.pool, &l->keys[b]) >= 0);
+}
+
 /* The fake model: whoever has caught up gets a token. What it said in the end is what it would have said alone. */
 static void execute(struct sim *sim, const struct sched_output *out)
 {
@@ -282,6 +291,8 @@ static void execute(struct sim *sim, const struct sched_output *out)
     }
     scheduler_update_from_output(&sim->s, out);
     check_blocks(sim);
+    for (int i = 0; i < out->num_entries; i++)
+        find(sim, &out->entries[i]);
     for (int i = sim->num_live - 1; i >= 0; i--) {
         struct live *l = sim->live[i];
         if (!request_finished(&l->r))
