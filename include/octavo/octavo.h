@@ -55,6 +55,7 @@ struct octavo_engine_options {
     int max_num_batched_tokens;    /* token budget of one step; 0: 2048 */
     int block_size;                /* tokens in a KV block, a multiple of 32; 0: 32 */
     int64_t kv_cache_memory_bytes; /* 0: at most 4 GiB, less when max_num_seqs full requests need less */
+    bool disable_prefix_caching;   /* compute every prompt from its beginning; the answers do not change */
     int num_threads;               /* compute workers; 0: one per usable core */
     int max_logprobs;              /* most logprobs a request may ask for; -1: the whole vocabulary */
     int32_t tokenizer_vocab_size;  /* ids from here on pad the embedding and are never sampled; 0: none do */
@@ -117,10 +118,12 @@ struct octavo_engine_info {
 struct octavo_engine_stats {
     int64_t num_requests_running;
     int64_t num_requests_waiting;
-    double kv_cache_usage; /* 0..1 */
-    uint64_t prompt_tokens;
+    double kv_cache_usage;  /* 0..1 */
+    uint64_t prompt_tokens; /* computed, not those taken from the prefix cache */
     uint64_t generation_tokens;
     uint64_t num_preemptions;
+    uint64_t prefix_cache_queries; /* tokens of admitted requests that were looked up in the prefix cache */
+    uint64_t prefix_cache_hits;    /* tokens among them that were found there */
     uint64_t requests_finished;
     uint64_t steps;
 };
@@ -180,7 +183,8 @@ struct octavo_event {
     struct octavo_logprob logprob;    /* of token_id, when logprobs were asked for */
     const struct octavo_logprob *top; /* (num_top), best first; valid until the next call for this request */
     size_t num_top;
-    int32_t num_cached_tokens; /* prompt tokens whose KV came from the prefix cache */
+    /* TOKEN, FINISHED: prompt tokens whose KV came from the prefix cache when the request was first admitted */
+    int32_t num_cached_tokens;
 };
 
 /* Checks everything, copies params and queues the request. Fails with EINVAL (param set) or EBUSY. */

@@ -17,6 +17,7 @@ void engine_flags_init(struct engine_flags *flags)
         .generation_config = "auto",
         .log_level = "info",
         .max_logprobs = 20,
+        .enable_prefix_caching = true,
     };
 }
 
@@ -71,6 +72,9 @@ static const struct option_spec specs[] = {
     {"quantization", OPTION_CHOICE, AT(quantization), .choices = quantizations,
      .help = "w8a8 quantises the linears of a float checkpoint while it loads. What is quantised in the checkpoint "
              "already is found without a flag. Default: none."},
+    {"enable-prefix-caching", OPTION_SWITCH, AT(enable_prefix_caching),
+     .help = "Keep the KV of finished requests and start a prompt after what it shares with them; the answers do not "
+             "change. --no-enable-prefix-caching turns it off. Default: on."},
     {"log-level,uvicorn-log-level", OPTION_CHOICE, AT(log_level), .group = "Log", .choices = log_levels,
      .help = "Least important messages to print. Default: info."},
 
@@ -83,7 +87,6 @@ static const struct option_spec specs[] = {
     {"trust-remote-code", OPTION_IGNORED, .help = "octavo never runs code of a checkpoint"},
     {"enable-chunked-prefill", OPTION_IGNORED, .help = "prompts are always prefilled in chunks"},
     {"dtype", OPTION_IGNORED, .metavar = "X", .help = "weights keep the checkpoint's type and activations are float32"},
-    {"enable-prefix-caching", OPTION_IGNORED, .help = "there is no prefix cache yet"},
     {"disable-log-stats", OPTION_IGNORED, .help = "there is no periodic statistics line"},
     {"tensor-parallel-size,tp", OPTION_REFUSED, .metavar = "N", .lo = 1,
      .help = "one process uses all cores; leave it out, and set --threads if needed"},
@@ -121,6 +124,7 @@ int engine_flags_apply(const struct engine_flags *flags, const char *model, stru
     opts->max_num_batched_tokens = (int)flags->max_num_batched_tokens;
     opts->block_size = (int)flags->block_size;
     opts->kv_cache_memory_bytes = flags->kv_cache_memory_bytes;
+    opts->disable_prefix_caching = !flags->enable_prefix_caching;
     opts->num_threads = (int)flags->threads;
     opts->max_logprobs = (int)flags->max_logprobs;
     return 0;

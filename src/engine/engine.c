@@ -148,6 +148,16 @@ void octavo_request_free(struct octavo_request *q)
 
 /* ---- inbox ---- */
 
+/* Dynamic RoPE turns the tokens of a prompt that is longer than the model was trained for by an angle that depends on
+ * the prompt's length (see rope_angles): such a prompt shares KV with prompts of its own length only. */
+static uint64_t kv_salt(const struct model_config *c, int64_t num_prompt_tokens)
+{
+    bool dynamic = false;
+    for (int i = 0; i < LAYER_TYPE_COUNT; i++)
+        dynamic |= c->rope[i].type == ROPE_DYNAMIC;
+    return dynamic && num_prompt_tokens > c->max_position_embeddings ? (uint64_t)num_prompt_tokens : 0;
+}
+
 int octavo_submit(struct octavo_engine *e, const struct octavo_request_params *params,
                   struct octavo_request **ret_request, struct octavo_error *err)
 {
@@ -186,6 +196,7 @@ int octavo_submit(struct octavo_engine *e, const struct octavo_request_params *p
     }
     if (!sp->seeded && getrandom(&q->r.sampling.seed, sizeof(q->r.sampling.seed), 0) < 0)
         q->r.sampling.seed = (int64_t)time(NULL);
+    q->r.kv_salt = kv_salt(&e->model->config, n);
     q->engine = e;
     q->notify = params->notify;
     q->notify_arg = params->notify_arg;
@@ -225,7 +236,10 @@ static void request_end(struct octavo_engine *e, struct octavo_request *q)
 
 static void finish_without_token(struct octavo_engine *e, struct octavo_request *q, enum octavo_finish_reason reason)
 {
-    request_post(q, &(struct octavo_event){.type = OCTAVO_EVENT_FINISHED, .finish_reason = reason, .token_id = -1});
+    request_post(q, &(struct octavo_event){.type = OCTAVO_EVENT_FINISHED,
+                                           .finish_reason = reason,
+                                           .token_id = -1,
+                                           .num_cached_tokens = (int32_t)q->r.num_cached_tokens});
     request_end(e, q);
 }
 
@@ -271,6 +285,8 @@ static void on_row(void *arg, struct runner_row *row)
                                                                   : OCTAVO_FINISH_NONE;
         atomic_fetch_add_explicit(&e->generation_tokens, 1, memory_order_relaxed);
     }
+    if (event.type != OCTAVO_EVENT_PROMPT_TOKEN)
+        event.num_cached_tokens = (int32_t)r->num_cached_tokens;
     request_post(outer(r), &event);
 }
 
@@ -285,6 +301,7 @@ static void step(struct octavo_engine *e)
                                   memory_order_relaxed);
     }
     model_runner_execute(e->runner, &out, on_row, e);
+    scheduler_update_from_output(&e->sched, &out);
     for (int i = 0; i < out.num_entries; i++) {
         struct request *r = out.entries[i].request;
         if (request_finished(r)) {
@@ -303,6 +320,8 @@ static void publish_gauges(struct octavo_engine *e)
     atomic_store(&e->waiting, e->sched.waiting.count);
     atomic_store(&e->blocks_used, e->sched.kv.pool.num_blocks - e->sched.kv.pool.num_free);
     atomic_store(&e->preemptions, e->sched.num_preemptions);
+    atomic_store(&e->prefix_cache_queries, e->sched.prefix_cache_queries);
+    atomic_store(&e->prefix_cache_hits, e->sched.prefix_cache_hits);
 }
 
 void *engine_main(void *arg)
@@ -344,6 +363,8 @@ void octavo_engine_get_stats(struct octavo_engine *e, struct octavo_engine_stats
         .prompt_tokens = atomic_load(&e->prompt_tokens),
         .generation_tokens = atomic_load(&e->generation_tokens),
         .num_preemptions = atomic_load(&e->preemptions),
+        .prefix_cache_queries = atomic_load(&e->prefix_cache_queries),
+        .prefix_cache_hits = atomic_load(&e->prefix_cache_hits),
         .requests_finished = atomic_load(&e->finished),
         .steps = atomic_load(&e->steps),
     };

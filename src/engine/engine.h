@@ -28,7 +28,8 @@ struct octavo_engine {
     /* Gauges and counters, written by the engine thread. */
     _Atomic int64_t running, waiting;
     _Atomic int64_t blocks_used;
-    _Atomic uint64_t prompt_tokens, generation_tokens, finished, steps, preemptions;
+    _Atomic uint64_t prompt_tokens, generation_tokens, finished, steps, preemptions, prefix_cache_queries,
+        prefix_cache_hits;
 };
 
 /* Runs scheduler and model until engine->quit; arg is the engine. */

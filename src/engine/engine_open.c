@@ -260,7 +260,7 @@ static int engine_load(struct octavo_engine *e, const struct octavo_engine_optio
         return r;
     scheduler_init(&e->sched, info->max_num_seqs, info->max_num_batched_tokens, info->num_blocks, info->block_size);
     e->sched_ready = true;
-    return 0;
+    return o->disable_prefix_caching ? 0 : scheduler_enable_prefix_caching(&e->sched, info->kv_cache_dtype, err);
 }
 
 int octavo_engine_open(const struct octavo_engine_options *opts, struct octavo_engine **ret_engine,

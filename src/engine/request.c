@@ -101,7 +101,8 @@ int request_init(struct request *r, const int32_t *prompt, int64_t num_prompt_to
     r->max_len = num_prompt_tokens + s->max_tokens;
     r->token_ids = mem_try_array((size_t)r->max_len, sizeof(int32_t));
     r->block_table = mem_try_array((size_t)((r->max_len + block_size - 1) / block_size), sizeof(int32_t));
-    if (!r->token_ids || !r->block_table) {
+    r->block_hashes = mem_try_array((size_t)(r->max_len / block_size), sizeof(*r->block_hashes));
+    if (!r->token_ids || !r->block_table || !r->block_hashes) {
         request_release(r);
         return error_set(err, OCTAVO_ENOMEM, "no memory for a request of %lld tokens", (long long)r->max_len);
     }
@@ -116,8 +117,10 @@ void request_release(struct request *r)
     free((void *)(uintptr_t)r->sampling.logit_bias);
     free(r->token_ids);
     free(r->block_table);
+    free(r->block_hashes);
     r->token_ids = NULL;
     r->block_table = NULL;
+    r->block_hashes = NULL;
 }
 
 static bool contains(const int32_t *ids, size_t n, int32_t id)

@@ -3,7 +3,7 @@
 #ifndef OCTAVO_ENGINE_REQUEST_H
 #define OCTAVO_ENGINE_REQUEST_H
 
-#include "base/err.h"
+#include "engine/block_hash.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,6 +29,12 @@ struct request {
     int64_t num_computed_tokens; /* tokens whose KV is in the cache, or will be after the step just scheduled */
     int32_t *block_table;        /* (num_blocks); room for max_len */
     int64_t num_blocks;
+    uint64_t kv_salt; /* what besides the tokens before it decides a token's KV; 0 normally. Blocks are shared only
+                         between requests with the same salt */
+    struct block_hash *block_hashes; /* (num_block_hashes) of full blocks; room for max_len */
+    int64_t num_block_hashes;
+    int64_t num_cached_blocks; /* full blocks offered to the prefix cache, or taken from it */
+    int64_t num_cached_tokens; /* taken from the prefix cache when it was first admitted */
     int64_t num_preemptions;
     int64_t num_prompt_logprobs_done; /* prompt positions already reported: a preempted prompt runs twice */
     struct request *prev, *next;      /* in the scheduler's waiting or running list */
@@ -37,6 +43,12 @@ struct request {
 static inline bool request_finished(const struct request *r)
 {
     return r->status > REQUEST_PREEMPTED;
+}
+
+/* Prompt logprobs need the logits of every prompt position, so their KV alone would not do. */
+static inline bool request_reads_prefix_cache(const struct request *r)
+{
+    return r->sampling.prompt_logprobs == OCTAVO_LOGPROBS_NONE;
 }
 
 /* vLLM's neutral defaults. */

@@ -1,7 +1,7 @@
 /* Who runs in the next step, and how many tokens each. There are no prefill and decode phases: every request lets
  * num_computed_tokens catch up with num_tokens under one token budget (vLLM V1's rule). First come, first served;
  * when blocks run out the last to come gives its own back and is computed again later. Knows no model, no threads and
- * no clock. Engine thread only. */
+ * no clock. A request that comes in starts after what the prefix cache has of it. Engine thread only. */
 #ifndef OCTAVO_ENGINE_SCHEDULER_H
 #define OCTAVO_ENGINE_SCHEDULER_H
 
@@ -33,10 +33,14 @@ struct scheduler {
     struct request_list waiting, running;
     struct sched_entry *entries; /* (max_num_seqs) */
     uint64_t num_preemptions;
+    /* Tokens of requests at their first admission that were looked up in the prefix cache, and those found. */
+    uint64_t prefix_cache_queries, prefix_cache_hits;
 };
 
 void scheduler_init(struct scheduler *s, int max_num_seqs, int max_num_batched_tokens, int64_t num_blocks,
                     int block_size);
+/* Turns prefix caching on; cache_kind as in block_hasher_new. Before the first request. */
+int scheduler_enable_prefix_caching(struct scheduler *s, const char *cache_kind, struct octavo_error *err);
 void scheduler_release(struct scheduler *s); /* no request may be left */
 /* Queues r, which the scheduler then borrows until scheduler_remove. A request alone must fit in the cache. */
 void scheduler_add(struct scheduler *s, struct request *r);
@@ -44,5 +48,7 @@ void scheduler_add(struct scheduler *s, struct request *r);
 void scheduler_remove(struct scheduler *s, struct request *r);
 /* Decides a step and advances num_computed_tokens of those in it. No entries: nothing can run. */
 struct sched_output scheduler_schedule(struct scheduler *s);
+/* The step has run: what it wrote may now be read by others. Before any of its requests is removed. */
+void scheduler_update_from_output(struct scheduler *s, const struct sched_output *out);
 
 #endif

@@ -1,5 +1,5 @@
 /* The public API on a small dummy model: same request, same bytes whatever runs beside it; aborts everywhere; limits;
- * prompt logprobs; no allocation in a steady step. */
+ * prompt logprobs; the prefix cache; no allocation in a steady step. */
 #include <octavo/octavo.h>
 
 #include <math.h>
@@ -15,11 +15,11 @@
 
 static char dir[] = "/tmp/octavo-test-engine-XXXXXX";
 
-static const char config[] =
-    "{\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3\",\"hidden_size\":64,\"intermediate_size\":96,"
-    "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":32,\"vocab_size\":300,"
-    "\"max_position_embeddings\":512,\"rope_theta\":10000.0,\"tie_word_embeddings\":true,\"torch_dtype\":\"bfloat16\","
-    "\"rms_norm_eps\":1e-6,\"eos_token_id\":2}";
+#define CONFIG(more)                                                                                                   \
+    "{\"architectures\":[\"Qwen3ForCausalLM\"],\"model_type\":\"qwen3\",\"hidden_size\":64,"                           \
+    "\"intermediate_size\":96,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,"            \
+    "\"head_dim\":32,\"vocab_size\":300,\"max_position_embeddings\":512,\"rope_theta\":10000.0,"                       \
+    "\"tie_word_embeddings\":true,\"torch_dtype\":\"bfloat16\",\"rms_norm_eps\":1e-6,\"eos_token_id\":2" more "}"
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define COUNT_ALLOCATIONS 1
@@ -56,16 +56,23 @@ void *calloc(size_t n, size_t m)
 }
 #endif
 
+static void write_config(const char *text)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "%s/config.json", dir);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    assert_int_equal(fclose(f), 0);
+}
+
 static int setup(void **state)
 {
     (void)state;
-    char path[64];
     if (!mkdtemp(dir))
         return -1;
-    snprintf(path, sizeof(path), "%s/config.json", dir);
-    FILE *f = fopen(path, "w");
-    fputs(config, f);
-    return fclose(f);
+    write_config(CONFIG(""));
+    return 0;
 }
 
 static int teardown(void **state)
@@ -77,7 +84,8 @@ static int teardown(void **state)
     return rmdir(dir);
 }
 
-static struct octavo_engine *open_engine(int max_num_seqs, int budget, int blocks, int threads, const char *isa)
+static struct octavo_engine *open_engine_with(int max_num_seqs, int budget, int blocks, int threads, const char *isa,
+                                              bool prefix_caching)
 {
     struct octavo_engine_options o;
     struct octavo_engine *e = NULL;
@@ -91,6 +99,7 @@ static struct octavo_engine *open_engine(int max_num_seqs, int budget, int block
     o.num_threads = threads;
     o.isa = isa;
     o.max_logprobs = -1;
+    o.disable_prefix_caching = !prefix_caching;
     /* 2 layers, K and V, 2 heads, 32 tokens, 32 channels, 2 bytes */
     o.kv_cache_memory_bytes = (int64_t)blocks * 2 * 2 * 2 * 32 * 32 * 2;
     if (octavo_engine_open(&o, &e, &err) < 0)
@@ -98,10 +107,16 @@ static struct octavo_engine *open_engine(int max_num_seqs, int budget, int block
     return e;
 }
 
+static struct octavo_engine *open_engine(int max_num_seqs, int budget, int blocks, int threads, const char *isa)
+{
+    return open_engine_with(max_num_seqs, budget, blocks, threads, isa, true);
+}
+
 struct result {
     int32_t tokens[512];
     float logprobs[512];
     int n;
+    int num_cached_tokens;
     enum octavo_finish_reason reason;
 };
 
@@ -140,6 +155,8 @@ static void collect(struct octavo_request *r, struct result *res)
             res->tokens[res->n] = ev.token_id;
             res->logprobs[res->n++] = ev.logprob.logprob;
         }
+        if (ev.type != OCTAVO_EVENT_PROMPT_TOKEN)
+            res->num_cached_tokens = ev.num_cached_tokens;
         res->reason = ev.finish_reason;
     }
     octavo_request_free(r);
@@ -232,6 +249,113 @@ static void prompt_logprobs(void **state)
         octavo_request_free(r);
         octavo_engine_close(e);
     }
+}
+
+static void assert_same(const struct result *got, const struct result *want)
+{
+    assert_int_equal(got->n, want->n);
+    assert_memory_equal(got->tokens, want->tokens, sizeof(want->tokens));
+    assert_memory_equal(got->logprobs, want->logprobs, sizeof(want->logprobs));
+    assert_int_equal(got->reason, want->reason);
+}
+
+/* Prompts that share beginnings, answered without a prefix cache, and then with one: beside each other, while the first
+ * still runs, put out and computed again, and one after another. */
+static void prefix_cache(void **state)
+{
+    (void)state;
+    enum { N = 6 };
+    static struct result want[N], got;
+    static int32_t prompts[N][400];
+    static const int len[N] = {200, 230, 200, 330, 64, 31};
+    static const int found[N] = {192, 224, 192, 320, 32, 0}; /* by the second time */
+    struct octavo_request_params p[N];
+    struct octavo_engine *e = open_engine_with(1, 2048, 16, 2, "auto", false);
+    for (int i = 0; i < N; i++) {
+        make_prompt(prompts[i], 400, 1);
+        if (i == 1)
+            make_prompt(prompts[i] + 150, 100, 2);
+        if (i == 3) /* what was asked and answered, and the next question */
+            memcpy(prompts[i] + 200, want[0].tokens, 100 * sizeof(int32_t));
+        p[i] = params(prompts[i], (size_t)len[i], 120);
+        collect(submit(e, &p[i]), &want[i]);
+        assert_int_equal(want[i].n, 120);
+        assert_int_equal(want[i].num_cached_tokens, 0);
+    }
+    struct octavo_engine_stats stats;
+    octavo_engine_get_stats(e, &stats);
+    assert_true(stats.prefix_cache_queries == 0 && stats.prefix_cache_hits == 0);
+    octavo_engine_close(e);
+    static const struct {
+        int seqs, budget, blocks, threads;
+        const char *isa;
+    } cases[] = {{8, 2048, 400, 2, "auto"}, {8, 37, 400, 2, "auto"}, {8, 2048, 18, 2, "auto"}, {3, 5, 20, 1, "ref"}};
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        e = open_engine(cases[c].seqs, cases[c].budget, cases[c].blocks, cases[c].threads, cases[c].isa);
+        struct octavo_request *first = submit(e, &p[0]), *r[N];
+        struct octavo_event ev;
+        assert_int_equal(octavo_request_next(first, &ev, 60000), 1);
+        assert_int_equal(ev.num_cached_tokens, 0);
+        for (int i = 0; i < N; i++)
+            r[i] = submit(e, &p[i]);
+        for (int i = 0; i < N; i++) {
+            collect(r[i], &got);
+            assert_same(&got, &want[i]);
+            if (i == 0 || i == 2) /* first is there, running or just done, and its blocks are the last to go */
+                assert_int_equal(got.num_cached_tokens, 192);
+        }
+        octavo_request_free(first);
+        for (int i = 0; i < N; i++) {
+            collect(submit(e, &p[i]), &got);
+            assert_same(&got, &want[i]);
+            if (c < 2)
+                assert_int_equal(got.num_cached_tokens, found[i]);
+        }
+        octavo_engine_get_stats(e, &stats);
+        assert_true(stats.prefix_cache_hits > 192 && stats.prefix_cache_hits < stats.prefix_cache_queries);
+        if (c == 2)
+            assert_true(stats.num_preemptions > 0);
+
+        /* max_tokens 0 ends without a token, and prompt logprobs do not read the cache */
+        struct octavo_request_params echo = p[0];
+        echo.sampling.max_tokens = 0;
+        echo.sampling.prompt_logprobs = 0;
+        struct octavo_request *q = submit(e, &echo);
+        int positions = 0;
+        while (octavo_request_next(q, &ev, 60000) == 1 && ev.type == OCTAVO_EVENT_PROMPT_TOKEN)
+            positions++;
+        assert_int_equal(positions, len[0] - 1);
+        assert_int_equal(ev.type, OCTAVO_EVENT_FINISHED);
+        assert_int_equal(ev.num_cached_tokens, 0);
+        octavo_request_free(q);
+        octavo_engine_close(e);
+    }
+}
+
+/* Dynamic RoPE: the KV of a prompt longer than the model was trained for depends on the prompt's length. */
+static void prefix_cache_dynamic_rope(void **state)
+{
+    (void)state;
+    enum { N = 5 };
+    static const int len[N] = {600, 700, 600, 500, 510};
+    static const int found[N] = {0, 0, 576, 0, 480};
+    static struct result want[N], got;
+    int32_t prompt[700];
+    make_prompt(prompt, 700, 4);
+    write_config(CONFIG(",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}"));
+    for (int caching = 0; caching < 2; caching++) {
+        struct octavo_engine *e = open_engine_with(2, 2048, 100, 2, "auto", caching);
+        for (int i = 0; i < N; i++) {
+            struct octavo_request_params p = params(prompt, (size_t)len[i], 40);
+            collect(submit(e, &p), caching ? &got : &want[i]);
+            if (!caching)
+                continue;
+            assert_same(&got, &want[i]);
+            assert_int_equal(got.num_cached_tokens, found[i]);
+        }
+        octavo_engine_close(e);
+    }
+    write_config(CONFIG(""));
 }
 
 static _Atomic int notified;
@@ -360,8 +484,10 @@ static void steady_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bytes), cmocka_unit_test(prompt_logprobs), cmocka_unit_test(aborts),
-        cmocka_unit_test(refusals),   cmocka_unit_test(steady_state),
+        cmocka_unit_test(same_bytes),   cmocka_unit_test(prompt_logprobs),
+        cmocka_unit_test(prefix_cache), cmocka_unit_test(prefix_cache_dynamic_rope),
+        cmocka_unit_test(aborts),       cmocka_unit_test(refusals),
+        cmocka_unit_test(steady_state),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
