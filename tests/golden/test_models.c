@@ -3,8 +3,7 @@
  * usage: test_models FOLDER [MODEL...] */
 #include "base/file.h"
 #include "base/mem.h"
-#include "ckpt/checkpoint.h"
-#include "model/model.h"
+#include "rig.h"
 
 #include <dirent.h>
 #include <math.h>
@@ -19,131 +18,14 @@
 
 #define MAX_ABS_ERROR 1e-3 /* float32 cache, against transformers */
 #define MAX_MEAN_KLD 1e-4  /* BF16 cache, against the float32 cache's reference */
-#define BLOCK_SIZE 32
-#define NUM_BLOCKS 64
-#define MAX_TOKENS 2048
 
 static const char *folder;
 
-/* One model on some number of threads and some tier. */
-struct rig {
-    struct checkpoint *ckpt;
-    struct pool *pool;
-    struct model *model;
-    struct workspace *ws;
-    struct kv_cache kv;
-};
-
-static void rig_open(struct rig *rig, const char *name, int threads, enum cpu_isa isa, enum dtype kv_dtype)
+static void model_open(struct rig *rig, const char *name, int threads, enum cpu_isa isa, enum dtype kv_dtype)
 {
-    struct octavo_error err = {0};
     char *dir = path_join(folder, name);
-    if (checkpoint_open(dir, LOAD_AUTO, 0, &rig->ckpt, &err) < 0)
-        fail_msg("%s", err.msg);
-    rig->pool = pool_new(threads);
-    if (model_load(rig->ckpt, rig->pool, &(struct model_options){.isa = isa}, &rig->model, &err) < 0)
-        fail_msg("%s", err.msg);
-    rig->ws = workspace_new(rig->model, MAX_TOKENS);
-    const struct model_config *c = &rig->model->config;
-    enum dtype dtypes[CONFIG_MAX_LAYERS];
-    for (int i = 0; i < c->num_hidden_layers; i++)
-        dtypes[i] = kv_dtype;
-    assert_int_equal(kv_cache_init(&rig->kv, dtypes, c->num_hidden_layers, c->num_key_value_heads, c->head_dim,
-                                   BLOCK_SIZE, NUM_BLOCKS, &err),
-                     0);
-    memset(rig->kv.data, 0xff, rig->kv.data_bytes); /* NaN: a read before its write shows */
+    rig_open(rig, dir, threads, isa, kv_dtype, false);
     free(dir);
-}
-
-static void rig_close(struct rig *rig)
-{
-    kv_cache_release(&rig->kv);
-    workspace_free(rig->ws);
-    model_free(rig->model);
-    pool_free(rig->pool);
-    checkpoint_free(rig->ckpt);
-}
-
-/* One sequence being computed, with its own blocks. */
-struct seq {
-    const int32_t *ids;
-    int len, done;
-    int32_t blocks[NUM_BLOCKS];
-    float *logits; /* (len, vocab) */
-};
-
-static void seq_init(const struct rig *rig, struct seq *s, const int32_t *ids, int len, int first_block, int step)
-{
-    *s = (struct seq){.ids = ids, .len = len};
-    for (int i = 0; i < NUM_BLOCKS; i++)
-        s->blocks[i] = (first_block + i * step) & (NUM_BLOCKS - 1);
-    s->logits = mem_calloc((size_t)len * (size_t)rig->model->config.vocab_size, sizeof(float));
-}
-
-/* Computes up to chunk[i] more tokens of each sequence in one step, and all their logits. */
-static void step(struct rig *rig, struct seq *seqs, const int *chunk, int num_seqs)
-{
-    static int32_t ids[MAX_TOKENS], rows[MAX_TOKENS];
-    static int64_t positions[MAX_TOKENS], rope_lens[MAX_TOKENS], slots[MAX_TOKENS];
-    static const int32_t *tables[MAX_TOKENS];
-    struct batch b = {.token_ids = ids,
-                      .positions = positions,
-                      .rope_lens = rope_lens,
-                      .slot_mapping = slots,
-                      .block_table = tables,
-                      .logits_rows = rows};
-    size_t vocab = (size_t)rig->model->config.vocab_size, hidden = (size_t)rig->model->config.hidden_size;
-    for (int i = 0; i < num_seqs; i++)
-        for (int n = 0; n < chunk[i] && seqs[i].done + n < seqs[i].len; n++) {
-            int pos = seqs[i].done + n, t = b.num_tokens++;
-            ids[t] = seqs[i].ids[pos];
-            positions[t] = pos;
-            rope_lens[t] = seqs[i].len;
-            slots[t] = seqs[i].blocks[pos / BLOCK_SIZE] * BLOCK_SIZE + pos % BLOCK_SIZE;
-            tables[t] = seqs[i].blocks;
-            rows[b.num_logits++] = t;
-        }
-    float *h = mem_alloc((size_t)b.num_tokens * hidden * sizeof(float));
-    float *logits = mem_alloc((size_t)b.num_tokens * vocab * sizeof(float));
-    model_forward(rig->model, rig->ws, &rig->kv, &b, h);
-    model_logits(rig->model, rig->ws, h, b.num_tokens, logits, vocab);
-    const float *from = logits;
-    for (int i = 0; i < num_seqs; i++) {
-        int n = MIN(chunk[i], seqs[i].len - seqs[i].done);
-        memcpy(seqs[i].logits + (size_t)seqs[i].done * vocab, from, (size_t)n * vocab * sizeof(float));
-        from += (size_t)n * vocab;
-        seqs[i].done += n;
-    }
-    free(h);
-    free(logits);
-}
-
-static float *run_chunked(struct rig *rig, const int32_t *ids, int len, int chunk, int first_block, int block_step)
-{
-    struct seq s;
-    seq_init(rig, &s, ids, len, first_block, block_step);
-    while (s.done < s.len)
-        step(rig, &s, &chunk, 1);
-    return s.logits;
-}
-
-/* ---- expectations ---- */
-
-static const struct tensor *find(const struct safetensors_file *f, const char *what, int i)
-{
-    char name[32];
-    snprintf(name, sizeof(name), "%s.%d", what, i);
-    for (size_t t = 0; t < f->num_tensors; t++)
-        if (!strcmp(f->tensors[t].name, name))
-            return &f->tensors[t];
-    return NULL;
-}
-
-static int32_t *copy_ids(const struct tensor *t)
-{
-    int32_t *ids = mem_alloc(t->bytes);
-    memcpy(ids, t->data, t->bytes);
-    return ids;
 }
 
 static double kld(const float *want, const float *got, int n)
@@ -169,14 +51,16 @@ static void compare(const char *name, enum dtype kv_dtype, double *ret_max, doub
     char *path = mem_printf("%s/%s/expected.st", folder, name);
     if (safetensors_open(path, &f, &err) < 0)
         fail_msg("%s", err.msg);
-    rig_open(&rig, name, 2, cpu_isa_best(), kv_dtype);
+    model_open(&rig, name, 2, cpu_isa_best(), kv_dtype);
     int vocab = rig.model->config.vocab_size, rows = 0, prompts = 0;
     *ret_max = *ret_kld = 0;
-    for (; find(&f, "ids", prompts); prompts++) {
-        int32_t *ids = copy_ids(find(&f, "ids", prompts)), *at = copy_ids(find(&f, "positions", prompts));
-        int len = (int)find(&f, "ids", prompts)->shape[0], n = (int)find(&f, "positions", prompts)->shape[0];
-        const uint8_t *want = find(&f, "logits", prompts)->data;
-        float *got = run_chunked(&rig, ids, len, MAX_TOKENS, 0, 1), *row = mem_alloc((size_t)vocab * sizeof(float));
+    for (; expected_find(&f, "ids", prompts); prompts++) {
+        int32_t *ids = expected_ints(expected_find(&f, "ids", prompts)),
+                *at = expected_ints(expected_find(&f, "positions", prompts));
+        int len = (int)expected_find(&f, "ids", prompts)->shape[0],
+            n = (int)expected_find(&f, "positions", prompts)->shape[0];
+        const uint8_t *want = expected_find(&f, "logits", prompts)->data;
+        float *got = rig_run(&rig, ids, len, MAX_TOKENS, 0, 1), *row = mem_alloc((size_t)vocab * sizeof(float));
         for (int i = 0; i < n; i++, rows++) {
             memcpy(row, want + (size_t)i * (size_t)vocab * 4, (size_t)vocab * 4);
             const float *g = got + (size_t)at[i] * (size_t)vocab;
@@ -214,15 +98,16 @@ static void same_bytes(void **state)
     char *path = mem_printf("%s/%s/expected.st", folder, name);
     assert_int_equal(safetensors_open(path, &f, &err), 0);
     int last = 0; /* the longest prompt that still leaves blocks for others */
-    for (int i = 0; find(&f, "ids", i); i++)
-        if (find(&f, "ids", i)->shape[0] <= 700 && find(&f, "ids", i)->shape[0] > find(&f, "ids", last)->shape[0])
+    for (int i = 0; expected_find(&f, "ids", i); i++)
+        if (expected_find(&f, "ids", i)->shape[0] <= 700 &&
+            expected_find(&f, "ids", i)->shape[0] > expected_find(&f, "ids", last)->shape[0])
             last = i;
-    int32_t *ids = copy_ids(find(&f, "ids", last));
-    int len = (int)MIN(find(&f, "ids", last)->shape[0], 230);
+    int32_t *ids = expected_ints(expected_find(&f, "ids", last));
+    int len = (int)MIN(expected_find(&f, "ids", last)->shape[0], 230);
     struct rig rig;
-    rig_open(&rig, name, 1, CPU_ISA_REF, DTYPE_BF16);
+    model_open(&rig, name, 1, CPU_ISA_REF, DTYPE_BF16);
     size_t bytes = (size_t)len * (size_t)rig.model->config.vocab_size * sizeof(float);
-    float *want = run_chunked(&rig, ids, len, len, 0, 1);
+    float *want = rig_run(&rig, ids, len, len, 0, 1);
     rig_close(&rig);
 
     for (int isa = CPU_ISA_REF; isa <= (int)cpu_isa_best(); isa++)
@@ -230,9 +115,9 @@ static void same_bytes(void **state)
             static const int chunks[] = {1, 7, 32, 100, MAX_TOKENS};
             if (isa == CPU_ISA_REF && threads != 3)
                 continue; /* slow, and the first run already was ref on one */
-            rig_open(&rig, name, threads, (enum cpu_isa)isa, DTYPE_BF16);
+            model_open(&rig, name, threads, (enum cpu_isa)isa, DTYPE_BF16);
             for (size_t c = isa == CPU_ISA_REF ? 3 : 0; c < ARRAY_LEN(chunks); c++) {
-                float *got = run_chunked(&rig, ids, len, chunks[c], 17, 5); /* blocks scattered */
+                float *got = rig_run(&rig, ids, len, chunks[c], 17, 5); /* blocks scattered */
                 if (memcmp(want, got, bytes))
                     fail_msg("%s: isa %s, %d threads, chunks of %d differ from the prompt at once", name,
                              cpu_isa_name((enum cpu_isa)isa), threads, chunks[c]);
@@ -244,7 +129,7 @@ static void same_bytes(void **state)
             seq_init(&rig, &s[1], ids, len, 20, 1);
             seq_init(&rig, &s[2], ids + 5, len - 5, 40, 1);
             for (int i = 0; s[0].done < len || s[1].done < len || s[2].done < len - 5; i++)
-                step(&rig, s, (int[]){1 + i * 7 % 40, i < 3 ? 0 : 13, i & 1 ? 60 : 1}, 3);
+                rig_step(&rig, s, (int[]){1 + i * 7 % 40, i < 3 ? 0 : 13, i & 1 ? 60 : 1}, 3);
             assert_memory_equal(want, s[0].logits, bytes);
             assert_memory_equal(want, s[1].logits, bytes);
             free(s[0].logits), free(s[1].logits), free(s[2].logits);
