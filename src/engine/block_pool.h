@@ -3,6 +3,7 @@
 #ifndef OCTAVO_ENGINE_BLOCK_POOL_H
 #define OCTAVO_ENGINE_BLOCK_POOL_H
 
+#include "base/err.h"
 #include "engine/block_hash.h"
 
 #include <stdint.h>

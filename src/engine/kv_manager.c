@@ -1,7 +1,10 @@
 /* KV ownership: see kv_manager.h. */
 #include "engine/kv_manager.h"
 
+#include "base/mem.h"
+
 #include <assert.h>
+#include <stdlib.h>
 
 void kv_manager_init(struct kv_manager *kv, int64_t num_blocks, int block_size)
 {
@@ -12,41 +15,43 @@ void kv_manager_init(struct kv_manager *kv, int64_t num_blocks, int block_size)
 int kv_manager_enable_caching(struct kv_manager *kv, const char *cache_kind, struct octavo_error *err)
 {
     int r = block_pool_enable_caching(&kv->pool, err);
-    return r < 0 ? r : block_hasher_new(cache_kind, &kv->hasher, err);
+    if (r == 0)
+        kv->cache_kind = mem_strdup(cache_kind);
+    return r;
 }
 
 void kv_manager_release(struct kv_manager *kv)
 {
     block_pool_release(&kv->pool);
-    block_hasher_free(kv->hasher);
-    kv->hasher = NULL;
+    free(kv->cache_kind);
+    kv->cache_kind = NULL;
 }
 
-/* Whether the key of r's i-th block is known; computes the next one when that is it. A key is computed once, when it is
- * first wanted: a long prompt pays for it step by step. */
-static bool ensure_block_hash(struct kv_manager *kv, struct request *r, int64_t i)
+/* The key of r's i-th block, a full one. Computed once, in order, when it is first wanted: a long prompt pays for it
+ * step by step. */
+static const struct block_hash *get_block_hash(const struct kv_manager *kv, struct request *r, int64_t i)
 {
-    if (i < r->num_block_hashes)
-        return true;
-    assert(i == r->num_block_hashes && (i + 1) * kv->block_size <= r->num_tokens);
-    struct block_hash root;
-    if (i == 0 && block_hasher_root(kv->hasher, r->kv_salt, &root) < 0)
-        return false;
-    if (block_hasher_block(kv->hasher, i ? &r->block_hashes[i - 1] : &root, r->token_ids + i * kv->block_size,
-                           kv->block_size, &r->block_hashes[i]) < 0)
-        return false;
-    r->num_block_hashes++;
-    return true;
+    if (i == r->num_block_hashes) {
+        assert((i + 1) * kv->block_size <= r->num_tokens);
+        struct block_hash root;
+        if (i == 0)
+            block_hash_root(kv->cache_kind, r->kv_salt, &root);
+        block_hash_next(i ? &r->block_hashes[i - 1] : &root, r->token_ids + i * kv->block_size, kv->block_size,
+                        &r->block_hashes[i]);
+        r->num_block_hashes++;
+    }
+    assert(i < r->num_block_hashes);
+    return &r->block_hashes[i];
 }
 
 int64_t kv_manager_get_computed_blocks(struct kv_manager *kv, struct request *r)
 {
     assert(r->num_blocks == 0);
-    if (!request_reads_prefix_cache(r) || !kv->hasher)
+    if (!request_reads_prefix_cache(r) || !kv->cache_kind)
         return 0;
     int64_t most = (r->num_tokens - 1) / kv->block_size, n = 0;
-    while (n < most && ensure_block_hash(kv, r, n)) {
-        int32_t b = block_pool_get_cached_block(&kv->pool, &r->block_hashes[n]);
+    while (n < most) {
+        int32_t b = block_pool_get_cached_block(&kv->pool, get_block_hash(kv, r, n));
         if (b < 0)
             break;
         r->block_table[n++] = b;
@@ -77,11 +82,11 @@ void kv_manager_cache_blocks(struct kv_manager *kv, struct request *r, int64_t n
 {
     int64_t num_full = num_computed_tokens / kv->block_size;
     assert(num_full <= r->num_blocks);
-    if (!kv->hasher)
+    if (!kv->cache_kind)
         return;
-    for (; r->num_cached_blocks < num_full && ensure_block_hash(kv, r, r->num_cached_blocks); r->num_cached_blocks++)
-        block_pool_cache_full_block(&kv->pool, r->block_table[r->num_cached_blocks],
-                                    &r->block_hashes[r->num_cached_blocks]);
+    for (int64_t i = r->num_cached_blocks; i < num_full; i++)
+        block_pool_cache_full_block(&kv->pool, r->block_table[i], get_block_hash(kv, r, i));
+    r->num_cached_blocks = num_full;
 }
 
 void kv_manager_free(struct kv_manager *kv, struct request *r)

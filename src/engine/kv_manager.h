@@ -8,12 +8,12 @@
 
 struct kv_manager {
     struct block_pool pool;
-    int block_size;              /* tokens */
-    struct block_hasher *hasher; /* NULL: no prefix caching */
+    int block_size;   /* tokens */
+    char *cache_kind; /* see block_hash_root; NULL: no prefix caching */
 };
 
 void kv_manager_init(struct kv_manager *kv, int64_t num_blocks, int block_size);
-/* Turns prefix caching on; cache_kind as in block_hasher_new. Before the first request. */
+/* Turns prefix caching on; cache_kind as in block_hash_root, copied. Before the first request. */
 int kv_manager_enable_caching(struct kv_manager *kv, const char *cache_kind, struct octavo_error *err);
 void kv_manager_release(struct kv_manager *kv);
 /* Finds the longest run of r's full blocks that are cached, and returns its length in blocks. The last token is never

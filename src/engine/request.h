@@ -3,6 +3,7 @@
 #ifndef OCTAVO_ENGINE_REQUEST_H
 #define OCTAVO_ENGINE_REQUEST_H
 
+#include "base/err.h"
 #include "engine/block_hash.h"
 
 #include <stdbool.h>

@@ -106,7 +106,7 @@ static bool admit(struct scheduler *s, struct request *r, struct sched_output *o
     list_remove(&s->waiting, r);
     list_push_tail(&s->running, r);
     r->status = REQUEST_RUNNING;
-    if (r->num_preemptions == 0 && s->kv.hasher && request_reads_prefix_cache(r)) {
+    if (r->num_preemptions == 0 && s->kv.cache_kind && request_reads_prefix_cache(r)) {
         r->num_cached_tokens = num_new_computed_blocks * s->kv.block_size;
         s->prefix_cache_queries += (uint64_t)r->num_tokens;
         s->prefix_cache_hits += (uint64_t)r->num_cached_tokens;

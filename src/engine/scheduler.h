@@ -39,7 +39,7 @@ struct scheduler {
 
 void scheduler_init(struct scheduler *s, int max_num_seqs, int max_num_batched_tokens, int64_t num_blocks,
                     int block_size);
-/* Turns prefix caching on; cache_kind as in block_hasher_new. Before the first request. */
+/* Turns prefix caching on; cache_kind as in block_hash_root, copied. Before the first request. */
 int scheduler_enable_prefix_caching(struct scheduler *s, const char *cache_kind, struct octavo_error *err);
 void scheduler_release(struct scheduler *s); /* no request may be left */
 /* Queues r, which the scheduler then borrows until scheduler_remove. A request alone must fit in the cache. */

@@ -34,9 +34,10 @@ static char dir[] = "/tmp/octavo-test-engine-XXXXXX";
 extern void *__libc_malloc(size_t n);
 extern void *__libc_realloc(void *p, size_t n);
 extern void *__libc_calloc(size_t n, size_t m);
-void *malloc(size_t n);
-void *realloc(void *p, size_t n);
-void *calloc(size_t n, size_t m);
+/* visible, so that calls in shared libraries come here too */
+OCTAVO_API void *malloc(size_t n);
+OCTAVO_API void *realloc(void *p, size_t n);
+OCTAVO_API void *calloc(size_t n, size_t m);
 static _Atomic long allocations;
 
 void *malloc(size_t n)
