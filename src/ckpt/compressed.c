@@ -74,8 +74,6 @@ static int weights_check(const struct ct *s)
         return refuse(s, "weights in groups without a group_size");
     if (s->group->format == CT_DENSE)
         return refuse(s, "the format dense, in which weights are not stored quantised");
-    if (s->group->format == CT_MIXED)
-        return refuse(s, "no format of its own although the whole is mixed-precision");
     return activation_check(s);
 }
 

@@ -26,7 +26,8 @@ struct ct_args {
     int group_size;
 };
 
-enum ct_format { CT_FORMAT_NONE, CT_DENSE, CT_INT, CT_PACKED, CT_MIXED };
+/* Of a group; where neither it nor the whole names one (or the whole is mixed-precision), the tensors tell. */
+enum ct_format { CT_FORMAT_NONE, CT_DENSE, CT_INT, CT_PACKED };
 
 struct ct_group {
     char *name;
