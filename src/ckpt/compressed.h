@@ -57,6 +57,11 @@ int ct_config_ignores(const struct ct_config *c, const char *module, const char 
 int ct_linear(struct tensor_source *src, const struct ct_config *c, const char *module, int n, int k,
               struct linear_entry *ret, struct octavo_error *err);
 
+/* Groups for attention modules as such quantise queries too: refused. */
+int ct_attention_check(const struct tensor_source *src, const struct ct_config *c, struct octavo_error *err);
+/* "Qwen3Attention": the class of the model's self_attn. */
+const char *ct_attention_class(enum model_family family);
+
 /* ---- lists of names ---- */
 
 /* "re:" patterns are regular expressions anchored at the start of the name, as Python's re.match. */
