@@ -46,9 +46,13 @@ static int tensor_check(const struct arch_tensor *want, const struct tensor *t, 
     shape_format(expected, want->num_dims, want->shape);
     shape_format(found, t->num_dims, t->shape);
     if (!dtype_is_float(t->dtype))
-        return error_set(err, OCTAVO_EUNSUPPORTED, "tensor %s in %s is %s, but must be BF16, F16 or F32%s", t->name,
-                         t->file, dtype_name(t->dtype),
-                         want->role == ARCH_EMBEDDING ? ": quantised embeddings are not supported" : "");
+        return error_set(
+            err, OCTAVO_EUNSUPPORTED, "tensor %s in %s is %s, but must be BF16, F16 or F32%s", t->name, t->file,
+            dtype_name(t->dtype),
+            want->role == ARCH_EMBEDDING ? ": quantised embeddings are not supported"
+            : t->dtype == DTYPE_I8
+                ? ": nothing says how it is quantised (quant_model_description.json or quantization_config)"
+                : "");
     if (t->num_dims != want->num_dims || memcmp(t->shape, want->shape, sizeof(*t->shape) * (size_t)t->num_dims))
         return error_set(err, OCTAVO_EINVAL, "tensor %s in %s has the shape %s, but config.json asks for %s", t->name,
                          t->file, found, expected);
@@ -253,8 +257,7 @@ static int open_files(struct checkpoint *c, struct octavo_error *err)
     int r = quant_load(c->dir, &c->quant, err);
     if (r < 0 || (r = shards_open(c->dir, c->quant.suffix, &c->shards, err)) < 0 ||
         (r = source_init(&src, c->dir, &c->config, &c->shards, err)) < 0 || (r = alloc_linears(c, err)) < 0 ||
-        (c->quant.format != QUANT_NONE && (r = modelslim_refuse(&src, err)) < 0) ||
-        (r = open_tensors(c, &src, err)) < 0)
+        (r = quant_refuse(&src, &c->quant, err)) < 0 || (r = open_tensors(c, &src, err)) < 0)
         goto out;
     c->kv = mem_calloc((size_t)c->config.num_hidden_layers, sizeof(*c->kv));
     if ((r = kv_scales_load(&src, &c->quant, c->kv, err)) == 0)

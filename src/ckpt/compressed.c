@@ -74,8 +74,6 @@ static int weights_check(const struct ct *s)
         return refuse(s, "weights in groups without a group_size");
     if (s->group->format == CT_DENSE)
         return refuse(s, "the format dense, in which weights are not stored quantised");
-    if (s->group->format == CT_MIXED)
-        return refuse(s, "no format of its own although the whole is mixed-precision");
     return activation_check(s);
 }
 
@@ -122,16 +120,13 @@ static int weight_packed(const struct ct *s, const struct tensor *t)
     return weight_shape_check(s);
 }
 
+/* The tensors tell whether it is packed: one format for the whole does not hold for every group of some writers. */
 static int weight_find(const struct ct *s)
 {
     const struct tensor *packed = find(s, "weight_packed"), *t = packed ? packed : find(s, "weight");
     struct linear_spec *spec = &s->l->spec;
-    enum ct_format format = s->group->format;
-    if (format == CT_PACKED && !packed)
+    if (s->group->format == CT_PACKED && !packed && t->dtype != DTYPE_I8)
         return source_require(s->src, s->module, "weight_packed", spec->kind, &t, s->err);
-    if (format == CT_INT && packed)
-        return error_set(s->err, OCTAVO_EINVAL, "tensor %s in %s is packed, but its group's format is not", t->name,
-                         t->file);
     spec->weight = t;
     spec->quantised = true;
     source_use(s->src, t);

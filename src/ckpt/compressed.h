@@ -26,7 +26,8 @@ struct ct_args {
     int group_size;
 };
 
-enum ct_format { CT_FORMAT_NONE, CT_DENSE, CT_INT, CT_PACKED, CT_MIXED };
+/* Of a group; where neither it nor the whole names one (or the whole is mixed-precision), the tensors tell. */
+enum ct_format { CT_FORMAT_NONE, CT_DENSE, CT_INT, CT_PACKED };
 
 struct ct_group {
     char *name;
@@ -55,6 +56,11 @@ int ct_config_ignores(const struct ct_config *c, const char *module, const char 
 /* Resolves module (n, k), some tensors of which are in the files. A float one leaves spec.weight NULL. */
 int ct_linear(struct tensor_source *src, const struct ct_config *c, const char *module, int n, int k,
               struct linear_entry *ret, struct octavo_error *err);
+
+/* Groups for attention modules as such quantise queries too: refused. */
+int ct_attention_check(const struct tensor_source *src, const struct ct_config *c, struct octavo_error *err);
+/* "Qwen3Attention": the class of the model's self_attn. */
+const char *ct_attention_class(enum model_family family);
 
 /* ---- lists of names ---- */
 

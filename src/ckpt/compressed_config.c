@@ -83,8 +83,8 @@ static int format_parse(const json_t *obj, const char *where, enum ct_format *re
         const char *name;
         enum ct_format format;
     } formats[] = {
-        {"dense", CT_DENSE},           {"int-quantized", CT_INT},     {"naive-quantized", CT_INT},
-        {"pack-quantized", CT_PACKED}, {"mixed-precision", CT_MIXED},
+        {"dense", CT_DENSE},           {"int-quantized", CT_INT},           {"naive-quantized", CT_INT},
+        {"pack-quantized", CT_PACKED}, {"mixed-precision", CT_FORMAT_NONE},
     };
     const char *s = NULL;
     int r = json_get_string(obj, where, "format", &s, err);

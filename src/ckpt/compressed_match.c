@@ -153,3 +153,28 @@ int ct_config_match(const struct ct_config *c, const char *module, const char *c
     }
     return r;
 }
+
+const char *ct_attention_class(enum model_family family)
+{
+    static const char *const classes[] = {
+        [MODEL_QWEN3] = "Qwen3Attention", [MODEL_QWEN2] = "Qwen2Attention", [MODEL_LLAMA] = "LlamaAttention"};
+    return classes[family];
+}
+
+/* A pattern that happens to match the module means its linears. */
+int ct_attention_check(const struct tensor_source *src, const struct ct_config *c, struct octavo_error *err)
+{
+    const char *class_name = ct_attention_class(src->config->family);
+    for (size_t i = 0; i < c->num_groups; i++) {
+        enum ct_rank rank;
+        int r = ct_patterns_match(c->groups[i].targets, "", class_name, &rank, err);
+        if (r < 0)
+            return r;
+        if (rank == CT_RANK_CLASS)
+            return error_set_param(err, OCTAVO_EUNSUPPORTED, "config_groups",
+                                   "%s: quantization_config: the group \"%.60s\" quantises %s modules, which is not "
+                                   "supported",
+                                   src->dir, c->groups[i].name, class_name);
+    }
+    return 0;
+}

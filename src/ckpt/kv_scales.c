@@ -159,11 +159,9 @@ static const struct {
 
 static int ct_layer_ignored(const struct kv_reader *rd, int layer, bool *ret)
 {
-    static const char *const classes[] = {
-        [MODEL_QWEN3] = "Qwen3Attention", [MODEL_QWEN2] = "Qwen2Attention", [MODEL_LLAMA] = "LlamaAttention"};
     char module[96];
     snprintf(module, sizeof(module), "model.layers.%d.self_attn", layer);
-    return ct_config_ignores(rd->q->compressed, module, classes[rd->src->config->family], ret, rd->err);
+    return ct_config_ignores(rd->q->compressed, module, ct_attention_class(rd->src->config->family), ret, rd->err);
 }
 
 static int ct_layer(const struct kv_reader *rd, int layer, struct kv_scales *ret)

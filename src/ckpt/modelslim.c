@@ -342,6 +342,26 @@ int modelslim_linear(struct tensor_source *src, const json_t *d, const char *wha
 
 /* ---- what must not be passed over ---- */
 
+static bool kind_known(const char *kind)
+{
+    bool known = !strcmp(kind, "FLOAT") || !strcmp(kind, "C8");
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        known |= !strcmp(kind, kinds[i].name);
+    return known;
+}
+
+int modelslim_layers_check(const struct tensor_source *src, const json_t *d, const char *what, struct octavo_error *err)
+{
+    char key[96];
+    for (int i = 0; i < src->config->num_hidden_layers; i++) {
+        snprintf(key, sizeof(key), "model.layers.%d.self_attn.quant_type", i);
+        const char *kind = json_string_value(json_object_get(d, key));
+        if (kind && !kind_known(kind))
+            return refuse(what, key, kind, err);
+    }
+    return 0;
+}
+
 static const struct {
     const char *part; /* a component of the name; "x*" matches what begins with x */
     const char *meaning;

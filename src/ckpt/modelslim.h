@@ -12,6 +12,9 @@ int modelslim_check(const json_t *description, const char *what, bool *ret_c8, s
 /* Resolves module (n, k), whose weight is in the files. FLOAT leaves spec.weight NULL: the caller checks it. */
 int modelslim_linear(struct tensor_source *src, const json_t *description, const char *what, const char *module, int n,
                      int k, struct linear_entry *ret, struct octavo_error *err);
+/* The types that the description gives to whole attention modules. */
+int modelslim_layers_check(const struct tensor_source *src, const json_t *description, const char *what,
+                           struct octavo_error *err);
 /* Tensors that change what the model computes and are not implemented, by name. */
 int modelslim_refuse(const struct tensor_source *src, struct octavo_error *err);
 /* Biases of norms; and copies that older tools leave as <norm>.module.*. */

@@ -166,6 +166,15 @@ void quant_release(struct quant *q)
     *q = (struct quant){0};
 }
 
+int quant_refuse(const struct tensor_source *src, const struct quant *q, struct octavo_error *err)
+{
+    if (q->format == QUANT_NONE)
+        return 0;
+    int r = q->format == QUANT_MODELSLIM ? modelslim_layers_check(src, q->description, q->path, err)
+                                         : ct_attention_check(src, q->compressed, err);
+    return r < 0 ? r : modelslim_refuse(src, err);
+}
+
 int quant_linear(struct tensor_source *src, const struct quant *q, const char *module, int n, int k,
                  struct linear_entry *ret, struct octavo_error *err)
 {

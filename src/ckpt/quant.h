@@ -26,6 +26,8 @@ int quant_load(const char *dir, struct quant *ret, struct octavo_error *err);
 int quant_parse(const char *description, const char *config, size_t len, struct quant *ret, struct octavo_error *err);
 void quant_release(struct quant *q);
 
+/* What changes the model's arithmetic and is not implemented, by its name: tensors, and parts of the configuration. */
+int quant_refuse(const struct tensor_source *src, const struct quant *q, struct octavo_error *err);
 /* Resolves module (n, k), whose weight or weight_packed is in the files. A float one leaves spec.weight NULL. */
 int quant_linear(struct tensor_source *src, const struct quant *q, const char *module, int n, int k,
                  struct linear_entry *ret, struct octavo_error *err);

@@ -18,7 +18,7 @@ bool dtype_is_int(enum dtype dtype)
 
 size_t tensor_count(const struct tensor *t)
 {
-    return t->bytes / ((size_t)dtype_bits(t->dtype) / 8);
+    return t->bytes * 8 / (size_t)dtype_bits(t->dtype);
 }
 
 static float bits_f32(uint32_t u)

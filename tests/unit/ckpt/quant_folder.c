@@ -24,11 +24,11 @@ static const char *expand(const char *name, char out[128])
     };
     for (size_t i = 0; i < sizeof(short_names) / sizeof(short_names[0]); i++) {
         if (!strncmp(name, short_names[i][0], 2)) {
-            snprintf(out, 128, "%s%s", short_names[i][1], name + 2);
+            snprintf(out, 128, "%s%.90s", short_names[i][1], name + 2);
             return out;
         }
     }
-    snprintf(out, 128, "%s", name);
+    snprintf(out, 128, "%.127s", name);
     return out;
 }
 
@@ -148,8 +148,9 @@ void folder_edit(struct folder *f, const char *edits)
 
 void folder_init(struct folder *f)
 {
-    static const char *const linears[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-                                          "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
+    static const char *const linears[] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
+                                          "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
+                                          "mlp.down_proj"};
     char name[128];
     *f = (struct folder){.dir = "/tmp/octavo_quant_XXXXXX", .weights = "quant_model_weights.safetensors"};
     if (!mkdtemp(f->dir))

@@ -1,9 +1,8 @@
 /* A small quantised checkpoint, made on the spot from edits to a float one, for tests of ckpt/.
  *
- * The model is a Llama of two layers: hidden 8, two heads of 4, two KV heads, feed-forward 8, vocabulary 16, so that every
- * linear is (8, 8) but for lm_head (16, 8). Edits are separated by ';':
- *     +NAME DTYPE SHAPE VALUE   adds or replaces a tensor, every element VALUE ("+q.weight I8 8x8 3")
- *     -NAME                     takes one out
+ * The model is a Llama of two layers: hidden 8, two heads of 4, two KV heads, feed-forward 8, vocabulary 16, so that
+ * every linear is (8, 8) but for lm_head (16, 8). Edits are separated by ';': +NAME DTYPE SHAPE VALUE   adds or
+ * replaces a tensor, every element VALUE ("+q.weight I8 8x8 3") -NAME                     takes one out
  *     @KEY JSON                 sets a key of quant_model_description.json ("@kv_cache_type 'C8'")
  *     #JSON                     sets quantization_config
  * Names may begin with q. k. v. o. (layer 0's projections), A. (its self_attn.) or L. (the layer). ' stands for ". */
