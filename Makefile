@@ -28,6 +28,7 @@ run: build
 	$(BUILD)/octavo serve --host 127.0.0.1 --port 8000 $(ARGS)
 
 check: build
+	@tools/install-deps test
 	@tools/run_tests $(BUILD) --no-rebuild --num-processes $(JOBS) $(ARGS)
 
 build-sanitize: deps
@@ -35,6 +36,7 @@ build-sanitize: deps
 	@ninja -C $(BUILD_ASAN) -j $(JOBS)
 
 check-sanitize: build-sanitize
+	@tools/install-deps test
 	@tools/run_tests $(BUILD_ASAN) --no-rebuild --num-processes $(JOBS) --timeout-multiplier 5 $(ARGS)
 
 install: build

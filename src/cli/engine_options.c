@@ -77,6 +77,7 @@ static const struct option_spec specs[] = {
     {"trust-remote-code", OPTION_IGNORED, .help = "octavo never runs code of a checkpoint"},
     {"enable-chunked-prefill", OPTION_IGNORED, .help = "prompts are always prefilled in chunks"},
     {"dtype", OPTION_IGNORED, .metavar = "X", .help = "weights keep the checkpoint's type and activations are float32"},
+    {"enable-prefix-caching", OPTION_IGNORED, .help = "there is no prefix cache yet"},
     {"disable-log-stats", OPTION_IGNORED, .help = "there is no periodic statistics line"},
     {"tensor-parallel-size,tp", OPTION_REFUSED, .metavar = "N", .lo = 1,
      .help = "one process uses all cores; leave it out, and set --threads if needed"},

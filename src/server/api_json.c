@@ -8,7 +8,7 @@
 
 /* jansson builds a tree by recursion, and a tree takes up to a hundred times the memory of its text. So count first:
  * nesting, values and containers, in one pass that knows only strings and brackets. */
-static int check_shape(const char *s, size_t len, struct octavo_error *err)
+int api_check_json_shape(const char *s, size_t len, struct octavo_error *err)
 {
     size_t depth = 0, values = 1, containers = 0;
     for (size_t i = 0; i < len; i++) {
@@ -21,8 +21,7 @@ static int check_shape(const char *s, size_t len, struct octavo_error *err)
         case '{':
             containers++;
             if (++depth > API_MAX_JSON_DEPTH)
-                return error_set(err, OCTAVO_EINVAL, "request body is nested more than %d levels deep",
-                                 API_MAX_JSON_DEPTH);
+                return error_set(err, OCTAVO_EINVAL, "JSON is nested more than %d levels deep", API_MAX_JSON_DEPTH);
             break;
         case ']':
         case '}':
@@ -34,8 +33,7 @@ static int check_shape(const char *s, size_t len, struct octavo_error *err)
         }
     }
     if (values > API_MAX_JSON_VALUES || containers > API_MAX_JSON_CONTAINERS)
-        return error_set(err, OCTAVO_EINVAL,
-                         "request body holds too many JSON values (at most %d, and %d arrays and objects)",
+        return error_set(err, OCTAVO_EINVAL, "too many JSON values (at most %d, and %d arrays and objects)",
                          API_MAX_JSON_VALUES, API_MAX_JSON_CONTAINERS);
     return 0;
 }
@@ -46,7 +44,7 @@ int api_parse_json(const char *body, size_t len, json_t **ret_root, struct octav
         return error_set(err, OCTAVO_EINVAL, "request body is empty; send a JSON object");
     if (!utf8_valid(body, len))
         return error_set(err, OCTAVO_EINVAL, "request body is not valid UTF-8");
-    int r = check_shape(body, len, err);
+    int r = api_check_json_shape(body, len, err);
     if (r == 0)
         r = json_parse_text(body, len, "request body", JSON_PARSE_ALLOW_NUL, ret_root, err);
     if (r == 0 && !json_is_object(*ret_root)) {

@@ -533,7 +533,6 @@ void api_request_release(struct api_request *r)
     free((void *)(uintptr_t)r->sampling.logit_bias);
     free(r->stop);
     free(r->stop_len);
-    json_decref(r->messages);
     json_decref(r->kwargs);
     json_decref(r->root);
     *r = (struct api_request){0};

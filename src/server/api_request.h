@@ -19,6 +19,7 @@ enum api_kind { API_COMPLETIONS, API_CHAT };
 #define API_MAX_STOP_BYTES 1024
 #define API_MAX_STOP_TOKEN_IDS 1024
 #define API_MAX_LOGIT_BIAS 16384
+#define API_MAX_ARGUMENTS_BYTES (2 << 20) /* JSON text of past tool calls, all together */
 #define API_MAX_JSON_DEPTH 256
 #define API_MAX_JSON_VALUES (4 << 20)
 #define API_MAX_JSON_CONTAINERS (256 << 10)
@@ -55,8 +56,7 @@ struct api_request {
     const json_t *prompt;
     size_t num_prompts;
     /* chat */
-    json_t *messages; /* owned: normalised for the template (chat_messages.h) */
-    const json_t *tools, *documents;
+    const json_t *messages, *tools, *documents;
     json_t *kwargs; /* owned, or NULL */
     bool add_generation_prompt, continue_final_message;
 };
@@ -68,6 +68,8 @@ void api_request_release(struct api_request *r);
 
 /* JSON of a client: bounded in depth, in values and in bytes by the caller. The root must be an object. */
 int api_parse_json(const char *body, size_t len, json_t **ret_root, struct octavo_error *err);
+/* The bounds on depth and values alone, for JSON text inside a string. err must not be NULL. */
+int api_check_json_shape(const char *s, size_t len, struct octavo_error *err);
 /* messages, tools, chat_template_kwargs and their switches, shared with /tokenize. */
 int api_request_parse_chat(struct api_request *r, struct octavo_error *err);
 /* The token ids of list (array of integers in 0..vocab_size-1) appended to *ids; what names it in messages. */

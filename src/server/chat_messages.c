@@ -1,7 +1,6 @@
 /* Chat messages: see chat_messages.h. */
 #include "server/chat_messages.h"
 
-#include "base/mem.h"
 #include "server/api_request.h"
 
 #include <string.h>
@@ -16,8 +15,7 @@ static const char *text_key(const char *type)
     return !strcmp(type, "refusal") ? "refusal" : NULL;
 }
 
-/* ["a", {"type": "text", "text": "b"}] -> "a\nb" */
-static int join_parts(const json_t *parts, size_t index, struct buf *out, struct octavo_error *err)
+static int check_parts(const json_t *parts, size_t index, struct octavo_error *err)
 {
     for (size_t i = 0; i < json_array_size(parts); i++) {
         const json_t *part = json_array_get(parts, i);
@@ -34,95 +32,69 @@ static int join_parts(const json_t *parts, size_t index, struct buf *out, struct
         if (!json_is_string(text))
             return error_set_param(err, OCTAVO_EINVAL, PARAM,
                                    "messages[%zu].content[%zu] must be {\"type\": \"text\", \"text\": ...}", index, i);
-        if (i > 0)
-            buf_putc(out, '\n');
-        buf_append(out, json_string_value(text), json_string_length(text));
     }
     return 0;
 }
 
-static int normalise_content(json_t *message, const char *role, size_t index, struct octavo_error *err)
+static int check_content(const json_t *content, const char *role, size_t index, struct octavo_error *err)
 {
-    const json_t *content = json_object_get(message, "content");
     if (json_is_string(content))
         return 0;
-    struct buf text = {0};
-    int r = 0;
     if (json_is_array(content))
-        r = join_parts(content, index, &text, err);
-    else if (content && !json_is_null(content))
-        r = error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu].content must be a string or a list of parts",
-                            index);
-    else if (strcmp(role, "assistant"))
-        r = error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu].content is missing", index);
-    if (r == 0)
-        json_object_set_new(message, "content", json_stringn(buf_str(&text), text.len));
-    buf_release(&text);
-    return r;
+        return check_parts(content, index, err);
+    if (content && !json_is_null(content))
+        return error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu].content must be a string or a list of parts",
+                               index);
+    if (strcmp(role, "assistant"))
+        return error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu].content is missing", index);
+    return 0;
 }
 
-/* Clients send arguments as JSON text; templates print them with tojson, so they must be objects. */
-static int normalise_tool_calls(json_t *message, size_t index, struct octavo_error *err)
+static int check_tool_calls(const json_t *calls, size_t index, size_t *arguments_bytes, struct octavo_error *err)
 {
-    const json_t *calls = json_object_get(message, "tool_calls");
     if (!calls || json_is_null(calls))
         return 0;
     if (!json_is_array(calls))
         return error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu].tool_calls must be a list", index);
-    json_t *copy = json_array();
-    json_object_set_new(message, "tool_calls", copy);
     for (size_t i = 0; i < json_array_size(calls); i++) {
-        json_t *call = json_copy(json_array_get(calls, i));
-        json_array_append_new(copy, call);
-        json_t *function = json_copy(json_object_get(call, "function"));
-        if (!json_is_string(json_object_get(function, "name"))) {
-            json_decref(function);
+        const json_t *function = json_object_get(json_array_get(calls, i), "function");
+        const json_t *arguments = json_object_get(function, "arguments");
+        if (!json_is_string(json_object_get(function, "name")))
             return error_set_param(err, OCTAVO_EINVAL, PARAM,
                                    "messages[%zu].tool_calls[%zu].function.name must be a string", index, i);
+        /* JSON within JSON: the template's side parses it, within the same bounds */
+        *arguments_bytes += json_string_length(arguments);
+        if (*arguments_bytes > API_MAX_ARGUMENTS_BYTES)
+            return error_set_param(err, OCTAVO_EINVAL, PARAM,
+                                   "the arguments of all tool calls together may take at most %d bytes",
+                                   API_MAX_ARGUMENTS_BYTES);
+        if (json_is_string(arguments) &&
+            api_check_json_shape(json_string_value(arguments), json_string_length(arguments), err) < 0) {
+            snprintf(err->param, sizeof(err->param), PARAM);
+            return error_prefix(err, "messages[%zu].tool_calls[%zu].function.arguments", index, i);
         }
-        json_object_set_new(call, "function", function);
-        const json_t *arguments = json_object_get(function, "arguments");
-        if (!json_is_string(arguments) || json_string_length(arguments) == 0) {
-            if (!json_is_object(arguments))
-                json_object_set_new(function, "arguments", json_object());
-            continue;
-        }
-        json_t *parsed;
-        int r = api_parse_json(json_string_value(arguments), json_string_length(arguments), &parsed, NULL);
-        if (r < 0)
-            return error_set_param(err, r, PARAM,
-                                   "messages[%zu].tool_calls[%zu].function.arguments must be the text of a JSON object",
-                                   index, i);
-        json_object_set_new(function, "arguments", parsed);
     }
     return 0;
 }
 
-int chat_messages_normalise(const json_t *messages, json_t **ret_messages, struct octavo_error *err)
+int chat_messages_check(const json_t *messages, struct octavo_error *err)
 {
     if (!json_is_array(messages) || json_array_size(messages) == 0)
         return error_set_param(err, OCTAVO_EINVAL, PARAM, "messages must be a list of at least one message");
-    json_t *out = json_array();
+    size_t arguments_bytes = 0;
     int r = 0;
     for (size_t i = 0; i < json_array_size(messages) && r == 0; i++) {
-        const json_t *source = json_array_get(messages, i);
-        const json_t *role = json_object_get(source, "role");
-        if (!json_is_object(source)) {
-            r = error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu] must be an object", i);
-        } else if (!json_is_string(role) || json_string_length(role) == 0) {
-            r = error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu].role must be a string such as \"user\"", i);
-        } else {
-            json_t *message = json_copy((json_t *)(uintptr_t)source);
-            json_array_append_new(out, message);
-            r = normalise_content(message, json_string_value(role), i, err);
-            if (r == 0)
-                r = normalise_tool_calls(message, i, err);
-        }
+        const json_t *message = json_array_get(messages, i);
+        const json_t *role = json_object_get(message, "role");
+        if (!json_is_object(message))
+            return error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu] must be an object", i);
+        if (!json_is_string(role) || json_string_length(role) == 0)
+            return error_set_param(err, OCTAVO_EINVAL, PARAM, "messages[%zu].role must be a string such as \"user\"",
+                                   i);
+        r = check_content(json_object_get(message, "content"), json_string_value(role), i, err);
+        if (r == 0)
+            r = check_tool_calls(json_object_get(message, "tool_calls"), i, &arguments_bytes, err);
     }
-    if (r == 0)
-        *ret_messages = out;
-    else
-        json_decref(out);
     return r;
 }
 
@@ -169,7 +141,8 @@ static int parse_tools(struct api_request *r, struct octavo_error *err)
 
 int api_request_parse_chat(struct api_request *r, struct octavo_error *err)
 {
-    int e = chat_messages_normalise(json_object_get(r->root, "messages"), &r->messages, err);
+    r->messages = json_object_get(r->root, "messages");
+    int e = chat_messages_check(r->messages, err);
     if (e == 0)
         e = parse_tools(r, err);
     if (e < 0)

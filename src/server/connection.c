@@ -66,6 +66,7 @@ struct connection *connection_add(struct connection_table *t, int fd)
     if (c->next)
         c->next->prev = c;
     t->first = c;
+    atomic_fetch_add(&t->count, 1);
     pthread_mutex_unlock(&t->lock);
     return c;
 }
@@ -79,8 +80,14 @@ void connection_remove(struct connection_table *t, struct connection *c)
         t->first = c->next;
     if (c->next)
         c->next->prev = c->prev;
+    atomic_fetch_sub(&t->count, 1);
     pthread_mutex_unlock(&t->lock);
     free(c);
+}
+
+int connection_table_count(struct connection_table *t)
+{
+    return atomic_load(&t->count);
 }
 
 void connection_set_deadline(struct connection *c, int64_t seconds)

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,11 +24,13 @@ struct connection_table {
     int stop_fd; /* borrowed: readable when the server stops */
     bool running;
     struct connection *first;
+    atomic_int count;
 };
 
 int connection_table_init(struct connection_table *t, int stop_fd, struct octavo_error *err);
 void connection_table_release(struct connection_table *t); /* joins the watchdog, which stop_fd must have woken */
 struct connection *connection_add(struct connection_table *t, int fd);
+int connection_table_count(struct connection_table *t);
 void connection_remove(struct connection_table *t, struct connection *c); /* frees c */
 /* seconds from now; 0: no deadline */
 void connection_set_deadline(struct connection *c, int64_t seconds);

@@ -4,6 +4,7 @@
 #define OCTAVO_SERVER_EXCHANGE_H
 
 #include "base/buf.h"
+#include "server/acceptor.h"
 #include "server/connection.h"
 #include "server/server.h"
 
@@ -14,7 +15,8 @@ struct route;
 struct server {
     struct server_options opts;
     struct MHD_Daemon *daemon;
-    int listen_fd, stop_fd; /* stop_fd: an eventfd, readable from server_stop on */
+    struct acceptor acceptor;
+    int stop_fd; /* an eventfd, readable from server_stop on */
     int port;
     int64_t created; /* unix seconds: "created" of the model card */
     struct connection_table connections;

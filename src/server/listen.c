@@ -78,7 +78,7 @@ int listen_unix(const char *path, int *ret_fd, struct octavo_error *err)
     if (strlen(path) >= sizeof(address.sun_path))
         return error_set_param(err, OCTAVO_EINVAL, "uds", "%s is too long for a Unix socket (at most %zu bytes)", path,
                                sizeof(address.sun_path) - 1);
-    strcpy(address.sun_path, path);
+    memcpy(address.sun_path, path, strlen(path) + 1);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return error_set(err, OCTAVO_EIO, "socket: %s", strerror(errno));

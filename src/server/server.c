@@ -8,12 +8,10 @@
 #include "server/routes.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,6 +23,8 @@
 #define MAX_DRAINED_BYTES ((size_t)2 << 30)
 /* All bodies in work together, in multiples of the limit of one. */
 #define MAX_BODIES 16
+/* How long a stopped server may spend on telling its clients. */
+#define GOODBYE_MS 3000
 /* Slowest pace, in bytes a second, at which a body may come in. */
 #define MIN_UPLOAD_RATE (16 << 10)
 
@@ -284,9 +284,6 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **context,
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
         int fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         struct connection *c = connection_add(&s->connections, fd);
-        int on = 1;
-        /* an event must leave when it is written; dead peers must show */
-        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
         connection_set_deadline(c, s->opts.stall_seconds);
         *context = c;
     } else if (*context) {
@@ -306,36 +303,47 @@ static void on_log(void *cls, const char *fmt, va_list ap)
 
 /* ---- start and stop ---- */
 
+static struct MHD_Daemon *start_daemon(struct server *s)
+{
+    unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL |
+                     MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC | MHD_USE_ERROR_LOG;
+    /* the acceptor keeps the real limit; connections that MHD has yet to clean up need some room above it */
+    unsigned limit = (unsigned)s->opts.max_connections + 64;
+    return MHD_start_daemon(
+        flags, 0, NULL, NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_CONNECTION_LIMIT,
+        limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY, MHD_OPTION_THREAD_STACK_SIZE,
+        (size_t)THREAD_STACK, MHD_OPTION_URI_LOG_CALLBACK, on_uri, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s,
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+}
+
 int server_start(const struct server_options *opts, struct server **ret_server, struct octavo_error *err)
 {
     struct server *s = mem_calloc(1, sizeof(*s));
     s->opts = *opts;
-    s->listen_fd = -1;
     s->created = time(NULL);
     s->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    int r = s->stop_fd < 0 ? error_set(err, OCTAVO_EIO, "eventfd: %s", strerror(errno))
-                           : connection_table_init(&s->connections, s->stop_fd, err);
+    s->acceptor = (struct acceptor){
+        .listen_fd = -1,
+        .stop_fd = s->stop_fd,
+        .max_connections = opts->max_connections,
+        .table = &s->connections,
+    };
+    int r = connection_table_init(&s->connections, s->stop_fd, err);
+    if (r == 0 && s->stop_fd < 0)
+        r = error_set(err, OCTAVO_EIO, "eventfd: %s", strerror(errno));
     if (r == 0)
-        r = opts->uds ? listen_unix(opts->uds, &s->listen_fd, err)
-                      : listen_tcp(opts->host, opts->port, &s->listen_fd, &s->port, err);
-    if (r < 0)
-        goto fail;
-    s->daemon = MHD_start_daemon(
-        MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL | MHD_USE_ERROR_LOG, 0, NULL,
-        NULL, on_request, s, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, s->listen_fd,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)opts->max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY, MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK, MHD_OPTION_URI_LOG_CALLBACK,
-        on_uri, s, MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s,
-        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
-    if (!s->daemon) {
+        r = opts->uds ? listen_unix(opts->uds, &s->acceptor.listen_fd, err)
+                      : listen_tcp(opts->host, opts->port, &s->acceptor.listen_fd, &s->port, err);
+    if (r == 0 && !(s->daemon = s->acceptor.daemon = start_daemon(s)))
         r = error_set(err, OCTAVO_EIO, "cannot start the HTTP server (threads or memory refused)");
-        goto fail;
+    if (r == 0)
+        r = acceptor_start(&s->acceptor, err);
+    if (r < 0) {
+        server_stop(s);
+        return r;
     }
     *ret_server = s;
     return 0;
-fail:
-    server_stop(s);
-    return r;
 }
 
 int server_port(const struct server *s)
@@ -366,11 +374,13 @@ void server_stop(struct server *s)
     uint64_t one = 1;
     if (s->stop_fd >= 0 && write(s->stop_fd, &one, sizeof(one)) < 0)
         log_debug("stop: %s", strerror(errno));
+    acceptor_release(&s->acceptor);
+    /* handlers saw stop_fd and tell their clients; MHD_stop_daemon would cut them off in the middle of it */
+    for (int waited = 0; server_num_active(s) > 0 && waited < GOODBYE_MS; waited += 5)
+        usleep(5000);
     if (s->daemon)
-        MHD_stop_daemon(s->daemon); /* closes the listening socket */
-    else if (s->listen_fd >= 0)
-        close(s->listen_fd);
-    if (s->opts.uds)
+        MHD_stop_daemon(s->daemon);
+    if (s->opts.uds && s->daemon)
         unlink(s->opts.uds);
     connection_table_release(&s->connections);
     if (s->stop_fd >= 0)

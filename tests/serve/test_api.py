@@ -12,7 +12,7 @@ MANY = 1 << 40
 class Api(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.server = Server(STORYTELLER, "--served-model-name", "storyteller", "alias")
+        cls.server = Server(STORYTELLER, "--served-model-name", "storyteller", "alias", "--max-model-len", "1K")
 
     @classmethod
     def tearDownClass(cls):
@@ -39,7 +39,7 @@ class Api(unittest.TestCase):
         for m in models["data"]:
             self.assertEqual(m["object"], "model")
             self.assertEqual(m["root"], STORYTELLER)
-            self.assertEqual(m["max_model_len"], 4096)
+            self.assertEqual(m["max_model_len"], 1024)
         self.assertEqual(self.server.get("/v1/models/alias")[1]["id"], "alias")
         self.assertEqual(self.server.get("/v1/models/other")[0], 404)
 
@@ -74,7 +74,7 @@ class Api(unittest.TestCase):
             status, t = self.server.post("/tokenize", {"prompt": text, "return_token_strs": True})
             self.assertEqual(status, 200, t)
             self.assertEqual(t["count"], len(t["tokens"]))
-            self.assertEqual(t["max_model_len"], 4096)
+            self.assertEqual(t["max_model_len"], 1024)
             self.assertEqual(len(t["token_strs"]), t["count"])
             self.assertEqual(self.server.post("/detokenize", {"tokens": t["tokens"]})[1]["prompt"], text)
         self.assertIsNone(self.server.post("/tokenize", {"prompt": "x"})[1]["token_strs"])
@@ -244,18 +244,18 @@ class Api(unittest.TestCase):
         self.assertEqual(alone, together)
 
     def test_context_length(self):
-        ids = [5] * 4096
-        self.assert_error("/v1/completions", {"prompt": ids}, param="prompt", text="maximum context length is 4096")
-        self.assert_error("/v1/completions", {"prompt": ids[:4000], "max_tokens": 97}, param="max_tokens")
+        ids = [5] * 1024
+        self.assert_error("/v1/completions", {"prompt": ids}, param="prompt", text="maximum context length is 1024")
+        self.assert_error("/v1/completions", {"prompt": ids[:1000], "max_tokens": 25}, param="max_tokens")
         self.assert_error("/v1/completions", {"prompt": "word " * 200000}, text="maximum context length")
         self.assert_error("/v1/chat/completions", {"messages": [{"role": "user", "content": "word " * 9000}]},
                           param="messages", text="maximum context length")
-        a = self.server.complete(prompt=ids[:4095], ignore_eos=True)
+        a = self.server.complete(prompt=ids[:1023], ignore_eos=True)
         self.assertEqual(a["usage"]["completion_tokens"], 1)
         a = self.server.complete(prompt=ids, truncate_prompt_tokens=3, max_tokens=1)
         self.assertEqual(a["usage"]["prompt_tokens"], 3)
         a = self.server.complete(prompt=ids, truncate_prompt_tokens=-1, max_tokens=2, ignore_eos=True)
-        self.assertEqual(a["usage"]["total_tokens"], 4096)
+        self.assertEqual(a["usage"]["total_tokens"], 1024)
 
     def test_wrong_fields(self):
         for path, base in (("/v1/completions", {"prompt": "x"}),
@@ -267,7 +267,7 @@ class Api(unittest.TestCase):
                     ("frequency_penalty", -3), ("repetition_penalty", 0), ("repetition_penalty", -1),
                     ("repetition_penalty", 1e30), ("seed", "x"), ("seed", 1.5), ("n", 0), ("n", 129), ("n", MANY),
                     ("n", "2"), ("n", [1]), ("max_tokens", -1), ("max_tokens", 0), ("max_tokens", 1.5),
-                    ("max_tokens", MANY), ("max_tokens", 4097), ("min_tokens", -1), ("stop", ""), ("stop", ["a", ""]),
+                    ("max_tokens", MANY), ("max_tokens", 1025), ("min_tokens", -1), ("stop", ""), ("stop", ["a", ""]),
                     ("stop", 3), ("stop", [3]), ("stop", ["x"] * 65), ("stop", "x" * 1025), ("stop", {"a": 1}),
                     ("stop_token_ids", "x"), ("stop_token_ids", ["x"]), ("stop_token_ids", [-1]),
                     ("stop_token_ids", [MANY]), ("stop_token_ids", [1] * 2000), ("logit_bias", []),

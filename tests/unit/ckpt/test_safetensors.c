@@ -178,7 +178,7 @@ static void entry_rules(void **state)
     bad("{\"t\":" ENTRY("U8", "[1.0]", "[0,1]") "}", 1, "\"t\"", "shape must be a list of integers");
     bad("{\"t\":" ENTRY("U8", "[true]", "[0,1]") "}", 1, "\"t\"", "shape must be a list of integers");
     bad("{\"t\":" ENTRY("U8", "[1,1,1,1,1,1,1,1,1]", "[0,1]") "}", 1, "\"t\"", "9 dimensions");
-    bad("{\"t\":" ENTRY("U8", "[99999999999999999999]", "[0,1]") "}", 1, "shape", "list of integers");
+    bad("{\"t\":" ENTRY("U8", "[99999999999999999999]", "[0,1]") "}", 1, "t", "shape must be a list of integers");
     bad("{\"t\":" ENTRY("U8", "[1]", "[0]") "}", 1, "\"t\"", "two integers");
     bad("{\"t\":" ENTRY("U8", "[1]", "[0,1,1]") "}", 1, "\"t\"", "two integers");
     bad("{\"t\":" ENTRY("U8", "[1]", "{}") "}", 1, "\"t\"", "two integers");
