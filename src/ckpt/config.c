@@ -201,7 +201,7 @@ static int norm_and_act_parse(struct reader *rd)
     int r = json_get_string(rd->root, rd->what, "hidden_act", &act, rd->err);
     if (r < 0 || (r = json_get_double(rd->root, rd->what, "rms_norm_eps", &eps, rd->err)) < 0)
         return r;
-    if (strcmp(act, "silu"))
+    if (strcmp(act, "silu") && strcmp(act, "swish")) /* two names of one function */
         return error_set_param(rd->err, OCTAVO_EUNSUPPORTED, "hidden_act",
                                "%s: hidden_act \"%.60s\" is not supported; supported: silu", rd->what, act);
     rd->c->rms_norm_eps = (float)eps;

@@ -40,6 +40,9 @@ static int chat(const struct engine_flags *engine, struct sampling_flags *sampli
     struct chat_options chat_opts = {.system = flags->system, .stats = flags->stats, .det.skip_special_tokens = true};
     char *model = NULL;
     int r;
+    if (engine->skip_tokenizer_init)
+        return error_set_param(err, OCTAVO_EINVAL, "skip-tokenizer-init",
+                               "`octavo chat` works on text and needs the tokenizer: leave --skip-tokenizer-init out");
     if ((r = model_path_find(engine->model, &model, err)) < 0 ||
         (r = engine_flags_apply(engine, model, &opts, err)) < 0)
         goto out;

@@ -45,9 +45,8 @@ static void print_help(FILE *f)
     fputs("\n`octavo COMMAND --help` teaches a command.\n", f);
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
-    signal(SIGPIPE, SIG_IGN); /* a reader that leaves is an error of a write, not the end of the program */
     if (argc < 2) {
         print_help(stderr);
         return 2;
@@ -68,4 +67,15 @@ int main(int argc, char **argv)
     fprintf(stderr, "octavo: there is no command '%s'%s%s%s; `octavo --help` lists them\n", word,
             close ? "; did you mean " : "", close ? close : "", close ? "?" : "");
     return 2;
+}
+
+int main(int argc, char **argv)
+{
+    signal(SIGPIPE, SIG_IGN); /* a reader that leaves is an error of a write, not the end of the program */
+    int r = run(argc, argv);
+    if ((fflush(stdout) != 0 || ferror(stdout)) && r == 0) {
+        fputs("octavo: cannot write to standard output\n", stderr);
+        r = 1;
+    }
+    return r;
 }

@@ -3,6 +3,8 @@
 
 #include "cli/engine_options.h"
 
+#include <errno.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -95,6 +97,10 @@ int session_answer(struct session *s, const struct token_ids *prompt, const stru
         if (done)
             detokenizer_finish(d, &piece);
         emit(&piece, out, text);
+        if (ferror(out)) { /* nobody reads any more: `octavo generate | head` */
+            r = error_set(err, OCTAVO_EIO, "cannot write the answer: %s", strerror(errno));
+            goto out;
+        }
     }
     if (ret_answer->reason == OCTAVO_FINISH_ERROR)
         r = error_set(err, OCTAVO_EINTERNAL, "the model's output is not a number; is the checkpoint damaged?");

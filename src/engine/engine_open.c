@@ -84,7 +84,8 @@ static const char *kv_dtypes_name(const enum dtype *dtypes, int n)
 static int isa_parse(const char *name, enum cpu_isa *ret, struct octavo_error *err)
 {
     if (cpu_isa_parse(name, ret) < 0)
-        return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa must be auto, ref, avx2, avx512 or avx512vnni, not '%s'", name);
+        return error_set_param(err, OCTAVO_EINVAL, "isa",
+                               "--isa must be auto, ref, avx2, avx512 or avx512vnni, not '%s'", name);
     if (*ret > cpu_isa_best())
         return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa %s: this CPU goes up to %s", name,
                                cpu_isa_name(cpu_isa_best()));
@@ -136,9 +137,10 @@ static int limits_init(struct octavo_engine *e, const struct octavo_engine_optio
 
 /* Decides the number of KV blocks. Asked for: exactly that, and it must hold one full request. Otherwise enough for
  * every sequence at full length but at most 4 GiB, at least one full request, and no more than the memory left;
- * where not even that is there and the user named no length, the length gives way. */
+ * where not even that is there and the user named no length, the length gives way. Before weights_bytes of weights are
+ * loaded: who asked for too much should not have to wait for them. */
 static int kv_size(struct octavo_engine *e, const struct octavo_engine_options *o, const enum dtype *dtypes,
-                   struct octavo_error *err)
+                   uint64_t weights_bytes, struct octavo_error *err)
 {
     struct octavo_engine_info *info = &e->info;
     const struct model_config *c = checkpoint_config(e->ckpt);
@@ -147,8 +149,8 @@ static int kv_size(struct octavo_engine *e, const struct octavo_engine_options *
                                                         c->head_dim, info->block_size);
     int64_t one = (info->max_model_len + bs - 1) / bs, limit = INT32_MAX;
     int64_t available = (int64_t)MIN(mem_available(), (uint64_t)INT64_MAX), blocks;
-    int64_t left =
-        available - (int64_t)model_runner_workspace_bytes(c, info->max_num_batched_tokens, info->num_threads);
+    int64_t left = available - (int64_t)weights_bytes -
+                   (int64_t)model_runner_workspace_bytes(c, info->max_num_batched_tokens, info->num_threads);
     int64_t fit = left > 0 ? left / 10 * 9 / block_bytes : 0;
     if (o->kv_cache_memory_bytes < 0)
         return error_set_param(err, OCTAVO_EINVAL, "kv-cache-memory-bytes",
@@ -234,11 +236,13 @@ static int engine_load(struct octavo_engine *e, const struct octavo_engine_optio
     if (need > available)
         return error_set(err, OCTAVO_ENOMEM, "%s: the weights need %.2f GiB of memory, but only %.2f GiB are available",
                          o->model, (double)need / (1 << 30), (double)available / (1 << 30));
+    if ((r = kv_size(e, o, *ret_dtypes, need, err)) < 0)
+        return r;
     e->pool = pool_new(info->num_threads);
     if (!e->pool)
         return error_set_param(err, OCTAVO_ENOMEM, "threads", "cannot start %d compute threads; lower --threads",
                                info->num_threads);
-    if ((r = model_load(e->ckpt, e->pool, &mo, &e->model, err)) < 0 || (r = kv_size(e, o, *ret_dtypes, err)) < 0)
+    if ((r = model_load(e->ckpt, e->pool, &mo, &e->model, err)) < 0)
         return r;
     info->architecture = c->architecture;
     info->isa = cpu_isa_name(mo.isa);

@@ -29,7 +29,8 @@ size_t model_runner_workspace_bytes(const struct model_config *c, int max_num_ba
 {
     size_t heads = (size_t)c->num_attention_heads + 2 * (size_t)c->num_key_value_heads;
     size_t per_token = 3 * (size_t)c->hidden_size + 2 * (size_t)c->intermediate_size +
-                       (heads + (size_t)c->num_attention_heads + 2) * (size_t)c->head_dim;
+                       (heads + (size_t)c->num_attention_heads + 2) * (size_t)c->head_dim +
+                       3 * (MAX((size_t)c->intermediate_size, (size_t)c->hidden_size) / 4 + 4);
     return (per_token * (size_t)max_num_batched_tokens +
             (size_t)c->vocab_size * (LOGITS_ROWS + 4 * (size_t)num_workers)) *
            sizeof(float);

@@ -1,5 +1,6 @@
 /* Decoding, as a stream: whole texts and the detokenizer go through the same steps, so that they cannot disagree.
- * Token -> bytes (the decoder) -> UTF-8 with U+FFFD -> clean_up. Each step holds back what the next token may change.
+ * Token -> bytes (the decoder) -> UTF-8 with U+FFFD. Each step holds back what the next token may change.
+ * clean_up_tokenization_spaces is not looked at: made for WordPiece, it would take away spaces that a BPE model wrote.
  */
 #include "text/tokenizer_impl.h"
 
@@ -213,58 +214,6 @@ void utf8_append_lossy(const char *s, size_t len, struct buf *out)
     buf_append(out, s + done, len - done);
 }
 
-struct clean_rule {
-    const char *from, *to;
-};
-
-/* transformers' clean_up_tokenization, in its order. */
-static const struct clean_rule clean_rules[] = {
-    {" .", "."},     {" ?", "?"},   {" !", "!"},   {" ,", ","},     {" ' ", "'"},
-    {" n't", "n't"}, {" 'm", "'m"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
-};
-
-static void clean(const char *s, size_t len, struct buf *out)
-{
-    struct buf from = {0};
-    buf_append(&from, s, len);
-    for (size_t i = 0; i < ARRAY_LEN(clean_rules); i++) {
-        const struct decode_replace rule = {
-            .pattern = {(char *)clean_rules[i].from, strlen(clean_rules[i].from), 0},
-            .content = {(char *)clean_rules[i].to, strlen(clean_rules[i].to), 0},
-        };
-        struct buf to = {0};
-        replace_all(from.data, from.len, &rule, &to);
-        buf_release(&from);
-        from = to;
-    }
-    buf_append(out, from.data, from.len);
-    buf_release(&from);
-}
-
-/* Only spaces are ever taken away, and every proper beginning of a rule's left side is made of these characters: after
- * any other character the text can be cut and its halves cleaned by themselves. */
-static bool may_begin_rule(char c)
-{
-    return c == ' ' || c == '\'' || c == 'n' || c == 'v' || c == 'r';
-}
-
-static void put_text(struct decode_stream *s, const char *text, size_t len, bool last, struct buf *out)
-{
-    if (!s->tok->clean_up) {
-        buf_append(out, text, len);
-        return;
-    }
-    size_t old = s->text.len;
-    buf_append(&s->text, text, len);
-    size_t cut = s->text.len;
-    while (!last && cut > old && may_begin_rule(s->text.data[cut - 1]))
-        cut--;
-    if (!last && cut == old)
-        return; /* all that is held ends in such characters */
-    clean(s->text.data, cut, out);
-    buf_consume(&s->text, cut);
-}
-
 static void put_bytes(struct decode_stream *s, bool last, struct buf *out)
 {
     const struct decoder *d = &s->tok->decoder;
@@ -279,15 +228,13 @@ static void put_bytes(struct decode_stream *s, bool last, struct buf *out)
             s->stripped++;
         }
     }
-    if (!b->len && !last)
+    if (!b->len)
         return;
     size_t whole = last ? b->len : b->len - utf8_incomplete_tail(b->data, b->len);
     if (utf8_valid(buf_str(b), whole)) {
-        put_text(s, buf_str(b), whole, last, out);
+        buf_append(out, buf_str(b), whole);
     } else {
-        buf_clear(&s->token);
-        utf8_append_lossy(b->data, whole, &s->token);
-        put_text(s, s->token.data, s->token.len, last, out);
+        utf8_append_lossy(b->data, whole, out);
     }
     buf_consume(b, whole);
 }
@@ -329,7 +276,6 @@ void decode_stream_release(struct decode_stream *s)
 {
     buf_release(&s->bytes);
     buf_release(&s->run);
-    buf_release(&s->text);
     buf_release(&s->token);
 }
 

@@ -157,7 +157,6 @@ struct decode_stream {
     size_t stripped;  /* times that decoder.strip has been taken off; SIZE_MAX: over */
     struct buf bytes; /* not yet whole characters */
     struct buf run;   /* of byte_fallback tokens */
-    struct buf text;  /* held for clean_up */
     struct buf token; /* scratch */
 };
 void decode_stream_init(struct decode_stream *s, const struct tokenizer *tok, bool skip_special);
@@ -175,7 +174,6 @@ struct tokenizer {
     struct splitter splitter;
     struct affixes affixes;
     struct decoder decoder;
-    bool clean_up;
     char *named[4]; /* bos, eos, pad, unk; or NULL */
 };
 

@@ -221,9 +221,8 @@ static int load_config(struct tokenizer *tok, const json_t *config, struct octav
 {
     if (!json_is_object(config))
         return error_set(err, OCTAVO_EINVAL, CONFIG " must be an object");
-    int r;
-    if ((r = load_added_decoder(tok, json_object_get(config, "added_tokens_decoder"), err)) ||
-        (r = json_get_bool(config, CONFIG, "clean_up_tokenization_spaces", &tok->clean_up, err)))
+    int r = load_added_decoder(tok, json_object_get(config, "added_tokens_decoder"), err);
+    if (r)
         return r;
     for (size_t i = 0; i < ARRAY_LEN(token_names); i++) {
         const json_t *v = json_object_get(config, token_names[i]);

@@ -153,6 +153,7 @@ static void limits(void **state)
         bad(b.data, OCTAVO_EINVAL, cases[i].word, "");
         buf_release(&b);
     }
+    good(LLAMA CORE ",\"hidden_act\":\"swish\"");
     bad(LLAMA CORE ",\"hidden_act\":\"gelu\"", OCTAVO_EUNSUPPORTED, "gelu", "supported: silu");
     bad(LLAMA "\"hidden_size\":64", OCTAVO_EINVAL, "intermediate_size", "missing");
     assert_string_equal(err.param, "intermediate_size");

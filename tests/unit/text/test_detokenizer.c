@@ -133,8 +133,7 @@ static void no_half_characters(void **state)
 
 static void joined_pieces_are_the_whole(void **state)
 {
-    struct tokenizer *cleaning = byte_tokenizer("{\"clean_up_tokenization_spaces\":true}");
-    const struct tokenizer *toks[] = {*state, cleaning};
+    const struct tokenizer *tok = *state;
     static const char alphabet[] = " '.,?!nvrsmte\xf0\x9f\x98\x80\xe4\xbd\xa0\xff\xc3x";
     uint32_t seed = 1;
     for (int round = 0; round < 4000; round++) {
@@ -144,29 +143,35 @@ static void joined_pieces_are_the_whole(void **state)
             seed = seed * 1664525u + 1013904223u;
             ids[i] = (uint8_t)alphabet[(seed >> 16) % (sizeof(alphabet) - 1)];
         }
-        for (size_t t = 0; t < 2; t++) {
-            struct buf whole = {0}, pieces = {0};
-            const struct detokenizer_options opts = {0};
-            struct detokenizer *d = detokenizer_new(toks[t], &opts);
-            tokenizer_decode(toks[t], ids, n, false, &whole);
-            for (size_t i = 0; i < n; i++)
-                assert_int_equal(detokenizer_push(d, ids[i], &pieces), -1);
-            detokenizer_finish(d, &pieces);
-            assert_string_equal(buf_str(&pieces), buf_str(&whole));
-            detokenizer_free(d);
-            buf_release(&whole);
-            buf_release(&pieces);
-        }
+        struct buf whole = {0}, pieces = {0};
+        const struct detokenizer_options opts = {0};
+        struct detokenizer *d = detokenizer_new(tok, &opts);
+        tokenizer_decode(tok, ids, n, false, &whole);
+        for (size_t i = 0; i < n; i++)
+            assert_int_equal(detokenizer_push(d, ids[i], &pieces), -1);
+        detokenizer_finish(d, &pieces);
+        assert_string_equal(buf_str(&pieces), buf_str(&whole));
+        detokenizer_free(d);
+        buf_release(&whole);
+        buf_release(&pieces);
     }
+}
+
+/* Llama 3 sets it, but it would take spaces away that the model wrote. */
+static void clean_up_is_not_done(void **state)
+{
+    (void)state;
+    struct tokenizer *tok =
+        byte_tokenizer("{\"clean_up_tokenization_spaces\":true,\"model_max_length\":1000000000000000019884624838656}");
+    static const char text[] = "Hello , I 'm ok . do n't  . a ? b : c";
     struct buf out = {0};
-    const char text[] = "Hello , I 'm ok . do n't  .";
     int32_t ids[sizeof(text)];
     for (size_t i = 0; text[i]; i++)
         ids[i] = text[i];
-    tokenizer_decode(cleaning, ids, sizeof(text) - 1, false, &out);
-    assert_string_equal(out.data, "Hello, I'm ok. don't .");
+    tokenizer_decode(tok, ids, sizeof(text) - 1, false, &out);
+    assert_string_equal(out.data, text);
     buf_release(&out);
-    tokenizer_free(cleaning);
+    tokenizer_free(tok);
 }
 
 int main(void)
@@ -176,6 +181,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(holds_only_what_may_become_a_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(no_half_characters, setup, teardown),
         cmocka_unit_test_setup_teardown(joined_pieces_are_the_whole, setup, teardown),
+        cmocka_unit_test(clean_up_is_not_done),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
