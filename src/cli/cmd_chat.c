@@ -43,7 +43,7 @@ static int chat(const struct engine_flags *engine, struct sampling_flags *sampli
     if (engine->skip_tokenizer_init)
         return error_set_param(err, OCTAVO_EINVAL, "skip-tokenizer-init",
                                "`octavo chat` works on text and needs the tokenizer: leave --skip-tokenizer-init out");
-    if ((r = model_path_find(engine->model, &model, err)) < 0 ||
+    if ((r = sampling_flags_check(sampling, err)) < 0 || (r = model_path_find(engine->model, &model, err)) < 0 ||
         (r = engine_flags_apply(engine, model, &opts, err)) < 0)
         goto out;
     if (!opts.max_num_seqs)

@@ -83,7 +83,7 @@ static int generate(const struct engine_flags *engine, struct sampling_flags *sa
         return error_set_param(
             err, OCTAVO_EINVAL, "skip-tokenizer-init",
             "`octavo generate` works on text and needs the tokenizer: leave --skip-tokenizer-init out");
-    if ((r = model_path_find(engine->model, &model, err)) < 0 ||
+    if ((r = sampling_flags_check(sampling, err)) < 0 || (r = model_path_find(engine->model, &model, err)) < 0 ||
         (r = engine_flags_apply(engine, model, &opts, err)) < 0 ||
         (r = input_read(flags->prompt, flags->file, &prompt, err)) < 0 ||
         (r = session_open(&s, &opts, engine->tokenizer ? engine->tokenizer : model, engine->chat_template, err)) < 0 ||

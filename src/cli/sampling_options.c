@@ -52,6 +52,14 @@ struct option_set sampling_flags_set(struct sampling_flags *flags)
     return (struct option_set){specs, ARRAY_LEN(specs), flags};
 }
 
+int sampling_flags_check(const struct sampling_flags *flags, struct octavo_error *err)
+{
+    for (size_t i = 0; i < flags->stop.len; i++)
+        if (!flags->stop.items[i][0])
+            return error_set(err, OCTAVO_EINVAL, "--stop needs a text to stop at; leave it out to stop at none");
+    return 0;
+}
+
 static void set_float(float *to, double flag)
 {
     if (flag != SAMPLING_UNSET)

@@ -17,6 +17,8 @@ struct sampling_flags {
 
 void sampling_flags_init(struct sampling_flags *flags);
 struct option_set sampling_flags_set(struct sampling_flags *flags);
+/* What the ranges of single flags cannot say. */
+int sampling_flags_check(const struct sampling_flags *flags, struct octavo_error *err);
 /* Flags over the checkpoint's defaults, unless use_defaults is false. A temperature of 0 is plain greedy decoding: what
  * else the defaults hold (penalties) then counts only where a flag says so. seed < 0: none was given. The stop strings
  * go to ret_det, which borrows them. */
