@@ -14,9 +14,11 @@ struct checkpoint;
 
 enum load_format { LOAD_AUTO, LOAD_DUMMY };
 
-/* Opens the folder: config, index or single file, every shard; then checks that every tensor the architecture needs
- * is there with the right shape and a float type (BF16, F16, F32), and that optional ones (biases, lm_head) are right
- * where they appear. LOAD_DUMMY needs config.json only and describes the same tensors in config's dtype. */
+/* Opens the folder: config, how it is quantised, index or single file, every shard; then checks that every tensor the
+ * architecture needs is there with the right shape and type (BF16, F16 or F32 where it is not quantised), and that
+ * optional ones (biases, lm_head) are right where they appear. What is quantised in a way that is not implemented is
+ * refused by name. LOAD_DUMMY needs config.json only and describes the same tensors, not quantised, in config's dtype.
+ */
 int checkpoint_open(const char *dir, enum load_format format, uint64_t seed, struct checkpoint **ret_ckpt,
                     struct octavo_error *err);
 void checkpoint_free(struct checkpoint *ckpt);
@@ -28,7 +30,9 @@ size_t checkpoint_num_tensors(const struct checkpoint *ckpt);
 const struct tensor *checkpoint_tensor(const struct checkpoint *ckpt, size_t i);
 const struct tensor *checkpoint_find(const struct checkpoint *ckpt, const char *name); /* NULL when absent */
 
-/* Tensors the architecture does not use (left over from other tools): named by inspect, a warning when serving. */
+/* Tensors the architecture does not use (left over from other tools): named by inspect, a warning when serving. Those
+ * of a quantised linear whose meaning is known and that are not needed (weight_offset of zeros, scale_bias) are neither
+ * here nor there. */
 size_t checkpoint_num_unused(const struct checkpoint *ckpt);
 const struct tensor *checkpoint_unused(const struct checkpoint *ckpt, size_t i);
 
@@ -59,7 +63,7 @@ struct linear_spec {
     char kind[32]; /* the file's own word: "FLOAT", "W8A8_DYNAMIC", "compressed-tensors W4A16" */
     int n, k;
     bool quantised;
-    int bits;       /* of q as stored: 8 or 4 */
+    int bits;       /* that hold q as stored: 8, or 4 (int4 stored one a byte counts as 8) */
     int group_size; /* along k; k when there is one group */
     bool has_zero;  /* some zero[n][g] is not 0 */
     bool folded;    /* quant_bias and deq_scale say it all; bias is NULL */

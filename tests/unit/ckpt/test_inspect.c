@@ -1,5 +1,5 @@
 /* octavo inspect, run as the program would: what it prints about good checkpoints, and how it refuses bad ones.
- * usage: test_inspect GOLDEN_MODELS STORYTELLER */
+ * usage: test_inspect GOLDEN_MODELS STORYTELLER GOLDEN_QUANT */
 #include "cli/cmd_inspect.h"
 
 #include "base/buf.h"

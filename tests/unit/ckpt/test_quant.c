@@ -1,5 +1,7 @@
 /* Quantised checkpoints made on the spot: what each kind gives out, in every packing and shape that writers use. What
  * is refused is in test_quant_refusals.c. */
+#include "base/file.h"
+#include "base/log.h"
 #include "base/mem.h"
 #include "quant_folder.h"
 
@@ -310,8 +312,6 @@ static void c8_shapes(void **state)
                         kv->v_scale[j] == 0.25f && kv->v_offset[j] == 0);
         checkpoint_free(c);
     }
-    uint8_t *heads = folder_data(&f, "A.k_proj.kv_cache_scale");
-    (void)heads;
     folder_edit(&f, "+A.k_proj.kv_cache_scale F32 2 1");
     memcpy(folder_data(&f, "A.k_proj.kv_cache_scale") + 4, &(float){4}, 4);
     struct checkpoint *c = open_edited("@kv_cache_type null;@kv_quant_type 'C8'"); /* only the older key */
@@ -535,13 +535,107 @@ static void dummies_stay_float(void **state)
     checkpoint_free(c);
 }
 
+/* ---- damage ---- */
+
+static uint64_t rng_state = 1;
+
+static uint32_t rng(uint32_t n)
+{
+    rng_state = rng_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)((rng_state >> 33) % n);
+}
+
+/* Reads all that a checkpoint gives out. */
+static void read_all(const struct checkpoint *c)
+{
+    static const char *const modules[] = {"q_proj", "k_proj", "v_proj", "o_proj"};
+    int8_t q[64];
+    float scale[64], zero[64];
+    int32_t bias[8];
+    for (int i = 0; i < 8; i++) {
+        char name[96];
+        snprintf(name, sizeof(name), "model.layers.%d.self_attn.%s", i / 4, modules[i % 4]);
+        struct linear_spec s = linear(c, name);
+        if (!s.quantised)
+            continue;
+        assert_int_equal(checkpoint_linear_rows(c, &s, 0, 8, q), 0);
+        if (s.folded)
+            checkpoint_linear_folded(c, &s, bias, scale);
+        else
+            checkpoint_linear_scales(c, &s, scale, zero);
+        assert_true(scale[0] > 0 && scale[7] > 0);
+        if (i < 2 && checkpoint_kv_scales(c, i))
+            assert_true(checkpoint_kv_scales(c, i)->v_scale[7] > 0);
+    }
+}
+
+/* One to four bytes of one file changed, or its end cut off: an error with a message, or a sound checkpoint. */
+static void damage_rounds(const char *const *files, int num_files)
+{
+    struct buf whole = {0};
+    folder_write(&f);
+    for (int round = 0; round < 600; round++) {
+        struct checkpoint *c = NULL;
+        const char *name = files[rng((uint32_t)num_files)];
+        char *path = path_join(f.dir, name);
+        buf_clear(&whole);
+        assert_int_equal(file_read(path, 1 << 20, &whole, NULL), 0);
+        char *copy = mem_alloc(whole.len);
+        memcpy(copy, whole.data, whole.len);
+        size_t len = rng(8) ? whole.len : rng((uint32_t)whole.len);
+        for (uint32_t edits = 1 + rng(4); edits--;)
+            copy[rng((uint32_t)whole.len)] = rng(2) ? (char)rng(256) : "{}[]\":,0189-."[rng(14)];
+        folder_put(&f, name, copy, len);
+        err = (struct octavo_error){0};
+        int r = checkpoint_open(f.dir, LOAD_AUTO, 0, &c, &err);
+        if (r == 0)
+            read_all(c);
+        else
+            assert_true(err.code == r && err.msg[0] && !c);
+        checkpoint_free(c);
+        folder_put(&f, name, whole.data, whole.len);
+        free(copy);
+        free(path);
+    }
+    buf_release(&whole);
+}
+
+static void damage_modelslim(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"config.json", "quant_model_description.json",
+                                        "quant_model_weights.safetensors"};
+    folder_edit(&f, SLIM_STATIC "@k.weight 'W4A16';+k.weight I8 4x8 7;+k.weight_scale F16 8x2 1;"
+                                "+k.weight_offset F16 8x2 1;@kv_cache_type 'C8';+A.k_proj.kv_cache_scale F32 8 1;"
+                                "+A.v_proj.kv_cache_scale BF16 2 1;+A.v_proj.kv_cache_offset I8 2 1;"
+                                "@v.weight 'W8A8_DYNAMIC';+v.weight I8 8x8 1;+v.weight_scale F32 8x1 1;"
+                                "+model.norm.bias F32 8 1");
+    damage_rounds(files, 3);
+}
+
+static void damage_compressed(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"config.json", "quant_model_weights.safetensors"};
+    folder_edit(&f, "#{'quant_method':'compressed-tensors','format':'pack-quantized','config_groups':{'g':{'targets':"
+                    "['re:.*0.*q_proj'],'weights':{'num_bits':4,'symmetric':false,'group_size':4}},'h':{'targets':["
+                    "'model.layers.0.self_attn.v_proj'],'weights':{'strategy':'tensor'},'input_activations':{}}},"
+                    "'kv_cache_scheme':{'strategy':'attn_head'},'ignore':['re:.*[.]1[.]self_attn$']};-q.weight;"
+                    "+q.weight_packed I32 8x1 7;+q.weight_scale BF16 8x2 1;+q.weight_zero_point I32 1x2 7;"
+                    "+v.weight I8 8x8 7;+v.weight_scale F32 1 1;+v.input_scale F32 1 1;"
+                    "+A.k_scale BF16 2x1x1 1;+A.v_scale BF16 2x1x1 1");
+    damage_rounds(files, 2);
+}
+
 int main(void)
 {
+    log_set_level(LOG_ERROR);
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(int4_packings),         T(packed_streams), T(slim_static), T(slim_dynamic),      T(slim_w8a16),
-        T(slim_decides_by_entry), T(slim_norms),     T(untied_head), T(c8_shapes),         T(ct_kinds),
-        T(ct_matching),           T(ct_caches),      T(file_names),  T(description_names), T(dummies_stay_float),
+        T(int4_packings),         T(packed_streams),    T(slim_static), T(slim_dynamic),      T(slim_w8a16),
+        T(slim_decides_by_entry), T(slim_norms),        T(untied_head), T(c8_shapes),         T(ct_kinds),
+        T(ct_matching),           T(ct_caches),         T(file_names),  T(description_names), T(dummies_stay_float),
+        T(damage_modelslim),      T(damage_compressed),
     };
     return cmocka_run_group_tests_name("quant", tests, NULL, NULL);
 }

@@ -110,6 +110,7 @@ static const struct refusal modelslim[] = {
     {SLIM_DYNAMIC "+q.clip_ratio F32 1 1", OCTAVO_EUNSUPPORTED, "q_proj.clip_ratio", "FlatQuant"},
     {SLIM_DYNAMIC "+q.svd_lora_l F32 8 1", OCTAVO_EUNSUPPORTED, "q_proj.svd_lora_l", "SVD"},
     {SLIM_DYNAMIC "+A.fa_k.scale F32 2x1 1", OCTAVO_EUNSUPPORTED, "fa_k.scale", "FAQuant"},
+    {SLIM_DYNAMIC "+A.indexer.wq_b.weight I8 8x8 1", OCTAVO_EUNSUPPORTED, "indexer.wq_b.weight", "indexer"},
     /* norms */
     {SLIM_DYNAMIC "+L.input_layernorm.module.weight BF16 8 2", OCTAVO_EUNSUPPORTED, "input_layernorm.module.weight",
      "two versions"},
