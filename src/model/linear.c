@@ -179,7 +179,8 @@ static void int8_columns_finish(struct linear *l, const struct checkpoint *ckpt,
         if (asym)
             l->col_sum[j] = sum;
         if (l->col_add) { /* static: the input's zero point is known, and so is its product with the weights */
-            l->col_add[j] = -(int32_t)s->input_offset * sum;
+            l->col_add[j] =
+                (int32_t)(0u - (uint32_t)(int32_t)s->input_offset * (uint32_t)sum); /* wraps as the sum does */
             l->col_scale[j] *= s->input_scale;
         }
     }
