@@ -42,32 +42,32 @@ static const char *kv_dtype_name(enum dtype dtype)
 }
 
 /* The type of each layer's cache, (num_hidden_layers), the caller's to free. auto: INT8 where the checkpoint has C8
- * scales, else its own type. int8: everywhere, and every layer must have scales. */
+ * scales, else its own type. int8: the same, but there must be scales. */
 static int kv_dtypes_choose(const char *name, const struct checkpoint *ckpt, bool dummy, enum dtype **ret,
                             struct octavo_error *err)
 {
     const struct model_config *c = checkpoint_config(ckpt);
     bool is_auto = !strcmp(name, "auto");
-    enum dtype dtype = c->dtype;
     size_t known = 0;
+    int num_int8 = 0;
     while (!is_auto && known < ARRAY_LEN(kv_dtypes) && strcmp(name, kv_dtypes[known].name))
         known++;
     if (known == ARRAY_LEN(kv_dtypes))
         return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
                                "--kv-cache-dtype must be auto, bfloat16, float16, float32 or int8, not '%s'", name);
-    if (!is_auto)
-        dtype = kv_dtypes[known].dtype;
+    bool is_int8 = !is_auto && kv_dtypes[known].dtype == DTYPE_I8;
     enum dtype *dtypes = mem_alloc((size_t)c->num_hidden_layers * sizeof(*dtypes));
     for (int i = 0; i < c->num_hidden_layers; i++) {
-        bool scales = checkpoint_kv_scales(ckpt, i) != NULL;
-        dtypes[i] = is_auto && scales ? DTYPE_I8 : dtype;
-        if (dtypes[i] == DTYPE_I8 && !scales && !dummy) {
-            free(dtypes);
-            return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
-                                   "--kv-cache-dtype int8 needs the static scales that a C8 checkpoint brings, and %s "
-                                   "has none for layer %d; `octavo quantize` makes them, or leave the flag out",
-                                   checkpoint_dir(ckpt), i);
-        }
+        bool scales = checkpoint_kv_scales(ckpt, i) || (is_int8 && dummy);
+        dtypes[i] = !is_auto && !is_int8 ? kv_dtypes[known].dtype : scales ? DTYPE_I8 : c->dtype;
+        num_int8 += dtypes[i] == DTYPE_I8;
+    }
+    if (is_int8 && !num_int8) {
+        free(dtypes);
+        return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
+                               "--kv-cache-dtype int8 needs the static scales that a C8 checkpoint brings, and %s has "
+                               "none; `octavo quantize` makes them, or leave the flag out",
+                               checkpoint_dir(ckpt));
     }
     *ret = dtypes;
     return 0;
