@@ -85,6 +85,12 @@ static int teardown(void **state)
     return rmdir(dir);
 }
 
+/* What the dummy model is made of: BF16, or integers throughout. */
+static struct {
+    const char *quantization, *kv_cache_dtype;
+    int kv_elem_bytes;
+} flavour = {NULL, "auto", 2};
+
 static struct octavo_engine *open_engine_with(int max_num_seqs, int budget, int blocks, int threads, const char *isa,
                                               bool prefix_caching)
 {
@@ -101,8 +107,10 @@ static struct octavo_engine *open_engine_with(int max_num_seqs, int budget, int 
     o.isa = isa;
     o.max_logprobs = -1;
     o.disable_prefix_caching = !prefix_caching;
-    /* 2 layers, K and V, 2 heads, 32 tokens, 32 channels, 2 bytes */
-    o.kv_cache_memory_bytes = (int64_t)blocks * 2 * 2 * 2 * 32 * 32 * 2;
+    o.quantization = flavour.quantization;
+    o.kv_cache_dtype = flavour.kv_cache_dtype;
+    /* 2 layers, K and V, 2 heads, 32 tokens, 32 channels */
+    o.kv_cache_memory_bytes = (int64_t)blocks * 2 * 2 * 2 * 32 * 32 * flavour.kv_elem_bytes;
     if (octavo_engine_open(&o, &e, &err) < 0)
         fail_msg("%s", err.msg);
     return e;
@@ -215,6 +223,22 @@ static void same_bytes(void **state)
             assert_true(stats.num_preemptions > 0);
         octavo_engine_close(e);
     }
+}
+
+/* The same with W8A8 weights and an INT8 cache, which takes exactly half of BF16's memory. */
+static void same_bytes_w8a8c8(void **state)
+{
+    struct octavo_engine *e = open_engine(1, 64, 16, 1, "auto");
+    int64_t bf16 = octavo_engine_info(e)->kv_bytes_per_token;
+    octavo_engine_close(e);
+    flavour.quantization = "w8a8", flavour.kv_cache_dtype = "int8", flavour.kv_elem_bytes = 1;
+    e = open_engine(1, 64, 16, 1, "auto");
+    assert_int_equal(octavo_engine_info(e)->kv_bytes_per_token * 2, bf16);
+    assert_int_equal(octavo_engine_info(e)->num_blocks, 16);
+    assert_string_equal(octavo_engine_info(e)->kv_cache_dtype, "int8");
+    octavo_engine_close(e);
+    same_bytes(state);
+    flavour.quantization = NULL, flavour.kv_cache_dtype = "auto", flavour.kv_elem_bytes = 2;
 }
 
 static void prompt_logprobs(void **state)
@@ -485,9 +509,13 @@ static void steady_state(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(same_bytes),   cmocka_unit_test(prompt_logprobs),
-        cmocka_unit_test(prefix_cache), cmocka_unit_test(prefix_cache_dynamic_rope),
-        cmocka_unit_test(aborts),       cmocka_unit_test(refusals),
+        cmocka_unit_test(same_bytes),
+        cmocka_unit_test(same_bytes_w8a8c8),
+        cmocka_unit_test(prompt_logprobs),
+        cmocka_unit_test(prefix_cache),
+        cmocka_unit_test(prefix_cache_dynamic_rope),
+        cmocka_unit_test(aborts),
+        cmocka_unit_test(refusals),
         cmocka_unit_test(steady_state),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
