@@ -45,7 +45,8 @@ struct octavo_request;
 struct octavo_engine_options {
     const char *model;             /* folder of a checkpoint */
     const char *load_format;       /* "auto" (safetensors) or "dummy" (random weights from config.json alone) */
-    const char *quantization;      /* NULL or "none"; "w8a8": quantise a float checkpoint's linears while loading */
+    const char *quantization;      /* NULL or "none"; "w8a8": quantise a float checkpoint's linears while loading;
+                                      "ascend", "compressed-tensors": what the checkpoint must be */
     const char *kv_cache_dtype;    /* "auto" (INT8 where there are C8 scales, else the checkpoint's), "bfloat16",
                                       "float16",    "float32", "int8" */
     const char *isa;               /* "auto", or a tier to stay at: "ref", "avx2", "avx512", "avx512vnni" */

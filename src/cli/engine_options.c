@@ -23,7 +23,7 @@ void engine_flags_init(struct engine_flags *flags)
 
 static const char *const load_formats[] = {"auto", "safetensors", "dummy", NULL};
 static const char *const kv_dtypes[] = {"auto", "bfloat16", "float16", "float32", "int8", NULL};
-static const char *const quantizations[] = {"none", "w8a8", NULL};
+static const char *const quantizations[] = {"none", "w8a8", "ascend", "compressed-tensors", NULL};
 static const char *const isa_tiers[] = {"auto", "ref", "avx2", "avx512", "avx512vnni", NULL};
 static const char *const generation_configs[] = {"auto", "vllm", NULL};
 static const char *const log_levels[] = {"debug", "info", "warning", "error", "off", NULL};
@@ -70,8 +70,8 @@ static const struct option_spec specs[] = {
          "Number type of the KV cache. Default: auto, which is int8 where the checkpoint brings C8 scales, else its "
          "own type."},
     {"quantization", OPTION_CHOICE, AT(quantization), .choices = quantizations,
-     .help = "w8a8 quantises the linears of a float checkpoint while it loads. What is quantised in the checkpoint "
-             "already is found without a flag. Default: none."},
+     .help = "w8a8 quantises the linears of a float checkpoint while it loads. What the checkpoint's own files say "
+             "(ascend: ModelSlim, compressed-tensors) is found without a flag. Default: none."},
     {"enable-prefix-caching", OPTION_SWITCH, AT(enable_prefix_caching),
      .help = "Keep the KV of finished requests and start a prompt after what it shares with them; the answers do not "
              "change. --no-enable-prefix-caching turns it off. Default: on."},

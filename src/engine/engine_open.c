@@ -202,15 +202,28 @@ static void default_sampling_init(struct octavo_engine_info *info, const struct 
         p->max_tokens = g->max_new_tokens;
 }
 
-static int quantization_parse(const char *name, bool *ret_w8a8, struct octavo_error *err)
+/* "w8a8" quantises a float checkpoint; the names that vLLM has for the formats must be what the files say. */
+static int quantization_choose(const char *name, const struct checkpoint *ckpt, bool *ret_w8a8,
+                               struct octavo_error *err)
 {
-    *ret_w8a8 = name && !strcmp(name, "w8a8");
-    if (*ret_w8a8 || !name || !strcmp(name, "none"))
+    static const struct {
+        const char *name, *format;
+    } known[] = {{"w8a8", "float"}, {"ascend", "ModelSlim"}, {"compressed-tensors", "compressed-tensors"}};
+    *ret_w8a8 = false;
+    if (!name || !strcmp(name, "none"))
         return 0;
+    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
+        if (strcmp(name, known[i].name))
+            continue;
+        if (strcmp(checkpoint_format(ckpt), known[i].format))
+            return error_set_param(err, OCTAVO_EINVAL, "quantization",
+                                   "--quantization %s is for a %s checkpoint, but %s is %s; leave the flag out", name,
+                                   known[i].format, checkpoint_dir(ckpt), checkpoint_format(ckpt));
+        *ret_w8a8 = i == 0;
+        return 0;
+    }
     return error_set_param(err, OCTAVO_EINVAL, "quantization",
-                           "--quantization must be w8a8 (quantise a float checkpoint while it loads) or none, not "
-                           "'%s'; what a checkpoint's own files say is found without a flag",
-                           name);
+                           "--quantization must be none, w8a8, ascend or compressed-tensors, not '%s'", name);
 }
 
 static int engine_load(struct octavo_engine *e, const struct octavo_engine_options *o, enum dtype **ret_dtypes,
@@ -224,8 +237,8 @@ static int engine_load(struct octavo_engine *e, const struct octavo_engine_optio
                                "--load-format must be auto, safetensors or dummy, not '%s'", o->load_format);
     int r;
     if ((r = isa_parse(o->isa, &mo.isa, err)) < 0 ||
-        (r = quantization_parse(o->quantization, &mo.quantize_w8a8, err)) < 0 ||
-        (r = checkpoint_open(o->model, dummy ? LOAD_DUMMY : LOAD_AUTO, o->seed, &e->ckpt, err)) < 0)
+        (r = checkpoint_open(o->model, dummy ? LOAD_DUMMY : LOAD_AUTO, o->seed, &e->ckpt, err)) < 0 ||
+        (r = quantization_choose(o->quantization, e->ckpt, &mo.quantize_w8a8, err)) < 0)
         return r;
     mo.dummy_c8 = dummy;
     const struct model_config *c = checkpoint_config(e->ckpt);

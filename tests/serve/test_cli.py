@@ -30,7 +30,7 @@ class Flags(unittest.TestCase):
                 (["--max-model-len", "k"], "takes an integer"), (["--isa", "sse"], "one of auto"),
                 (["--kv-cache-dtype", "fp8"], "one of auto"), (["--skip-tokenizer-init=maybe"], "true or false"),
                 (["a", "b"], "unexpected argument 'b'"), (["--tensor-parallel-size", "2"], "--threads"), (["-tp", "4"], "not supported"),
-                (["--quantization", "awq"], "takes one of none, w8a8"), (["--enable-auto-tool-choice"], "not supported"),
+                (["--quantization", "awq"], "takes one of none, w8a8"), (["--quantization", "ascend"], "is for a ModelSlim"), (["--enable-auto-tool-choice"], "not supported"),
                 (["/nonexistent/model"], "no such folder"), (["/dev/null"], "is not a folder")]:
             with self.subTest(args=args):
                 self.assert_fails(*args, text=text)
