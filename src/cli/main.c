@@ -1,5 +1,6 @@
 /* octavo: finds the subcommand and hands over. Main thread. */
 #include "cli/cmd_chat.h"
+#include "cli/cmd_eval.h"
 #include "cli/cmd_generate.h"
 #include "cli/cmd_inspect.h"
 #include "cli/cmd_serve.h"
@@ -22,6 +23,7 @@ static const struct command {
     {"serve", cmd_serve, "serve a model over HTTP to OpenAI clients"},
     {"generate", cmd_generate, "continue a text, or answer one message"},
     {"chat", cmd_chat, "talk with a model at the terminal"},
+    {"eval", cmd_eval, "measure a model's perplexity on a text, and how far it is from another"},
     {"inspect", cmd_inspect, "check a checkpoint as serving would, and show what is in it"},
     {"tokenize", cmd_tokenize, "show how a text is cut into tokens"},
     {"version", cmd_version, "print the version"},
