@@ -3,6 +3,7 @@
 #include "cli/cmd_eval.h"
 #include "cli/cmd_generate.h"
 #include "cli/cmd_inspect.h"
+#include "cli/cmd_quantize.h"
 #include "cli/cmd_serve.h"
 #include "cli/cmd_tokenize.h"
 #include "cli/options.h"
@@ -24,6 +25,7 @@ static const struct command {
     {"generate", cmd_generate, "continue a text, or answer one message"},
     {"chat", cmd_chat, "talk with a model at the terminal"},
     {"eval", cmd_eval, "measure a model's perplexity on a text, and how far it is from another"},
+    {"quantize", cmd_quantize, "make a W8A8C8 checkpoint from a float one"},
     {"inspect", cmd_inspect, "check a checkpoint as serving would, and show what is in it"},
     {"tokenize", cmd_tokenize, "show how a text is cut into tokens"},
     {"version", cmd_version, "print the version"},

@@ -3,7 +3,19 @@
 #ifndef OCTAVO_MODEL_BATCH_H
 #define OCTAVO_MODEL_BATCH_H
 
+#include <stddef.h>
 #include <stdint.h>
+
+/* What a tap is shown: rows as the linears of a set read them, and q, k, v side by side after norm and rotation. */
+enum tap_point { TAP_QKV_INPUT, TAP_QKV, TAP_O_INPUT, TAP_GATE_UP_INPUT, TAP_DOWN_INPUT };
+
+/* Watches a pass, for calibration: every worker calls see with all rows x (num_tokens, ldx) of a layer at each point,
+ * side by side, so that each may look after columns of its own. x must not be kept. */
+struct tap {
+    void (*see)(void *arg, int layer, enum tap_point point, const float *x, size_t ldx, int num_tokens, int worker,
+                int num_workers);
+    void *arg;
+};
 
 struct batch {
     int num_tokens;
@@ -13,7 +25,8 @@ struct batch {
     int64_t *slot_mapping;       /* (num_tokens) where its K and V go */
     const int32_t **block_table; /* (num_tokens) of its request */
     int num_logits;
-    int32_t *logits_rows; /* (num_logits) tokens whose hidden state is wanted, ascending */
+    int32_t *logits_rows;  /* (num_logits) tokens whose hidden state is wanted, ascending */
+    const struct tap *tap; /* or NULL */
 };
 
 #endif

@@ -202,6 +202,14 @@ static void activate(const struct pass *p, const struct model_layer *layer, int 
     }
 }
 
+static void tap_rows(const struct pass *p, int layer_idx, enum tap_point point, const float *x, size_t ldx, int worker,
+                     int num_workers)
+{
+    const struct tap *tap = p->batch->tap;
+    if (tap)
+        tap->see(tap->arg, layer_idx, point, x, ldx, p->batch->num_tokens, worker, num_workers);
+}
+
 static void layer_forward(const struct pass *p, int layer_idx, int worker, int num_workers)
 {
     const struct model *m = p->m;
@@ -220,11 +228,13 @@ static void layer_forward(const struct pass *p, int layer_idx, int worker, int n
         linear_quantize_row(ops, layer->qkv, NUM_QKV, h, t, in);
     }
     pool_barrier(m->pool);
+    tap_rows(p, layer_idx, TAP_QKV_INPUT, ws->h, hidden, worker, num_workers);
     linear_forward(ops, layer->qkv, NUM_QKV, ws->qkv, qkv_width(c), ws->h, hidden, in, tokens, worker, num_workers);
     pool_barrier(m->pool);
     for (int t = begin; t < end; t++)
         qk_finish(p, layer, layer_idx, t);
     pool_barrier(m->pool);
+    tap_rows(p, layer_idx, TAP_QKV, ws->qkv, qkv_width(c), worker, num_workers);
     /* Tasks differ in length, so they are handed out one by one, the late (long) positions first. */
     int kv_heads = c->num_key_value_heads, tasks = tokens * kv_heads, task;
     while ((task = atomic_fetch_add_explicit(&ws->next[layer_idx], 1, memory_order_relaxed)) < tasks)
@@ -235,6 +245,7 @@ static void layer_forward(const struct pass *p, int layer_idx, int worker, int n
             linear_quantize_row(ops, &layer->o, 1, ws->attn + (size_t)t * q, t, in);
         pool_barrier(m->pool);
     }
+    tap_rows(p, layer_idx, TAP_O_INPUT, ws->attn, q, worker, num_workers);
     linear_forward(ops, &layer->o, 1, ws->h, hidden, ws->attn, q, in, tokens, worker, num_workers);
     pool_barrier(m->pool);
     for (int t = begin; t < end; t++) {
@@ -244,11 +255,13 @@ static void layer_forward(const struct pass *p, int layer_idx, int worker, int n
         linear_quantize_row(ops, layer->gate_up, NUM_GATE_UP, h, t, in);
     }
     pool_barrier(m->pool);
+    tap_rows(p, layer_idx, TAP_GATE_UP_INPUT, ws->h, hidden, worker, num_workers);
     linear_forward(ops, layer->gate_up, NUM_GATE_UP, ws->gate_up, 2 * inter, ws->h, hidden, in, tokens, worker,
                    num_workers);
     pool_barrier(m->pool);
     activate(p, layer, begin, end, worker, num_workers);
     pool_barrier(m->pool);
+    tap_rows(p, layer_idx, TAP_DOWN_INPUT, ws->gate_up, 2 * inter, worker, num_workers);
     linear_forward(ops, &layer->down, 1, ws->h, hidden, ws->gate_up, 2 * inter, in, tokens, worker, num_workers);
     pool_barrier(m->pool);
     for (int t = begin; t < end; t++)

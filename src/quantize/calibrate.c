@@ -1,0 +1,345 @@
+/* Calibration: see calibrate.h. A worker looks after columns of its own and adds tokens up in their order, so that the
+ * result does not depend on the number of workers. */
+#include "quantize/calibrate.h"
+
+#include "base/mem.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COLUMN_GRAIN 16
+#define SCALE_MIN 0x1p-60f /* of dead channels: 1/scale stays finite, and so does anything rounded with it */
+
+/* ---- arithmetic of a cache channel ---- */
+
+float kv_candidate_ratio(int i)
+{
+    return 1.0f - 0.03f * (float)i;
+}
+
+void kv_scale_of(float lo, float hi, float ratio, bool asymmetric, float *ret_scale, float *ret_offset)
+{
+    float low = fminf(lo, 0) * ratio, high = fmaxf(hi, 0) * ratio;
+    if (asymmetric) {
+        *ret_scale = fmaxf((high - low) / 255.0f, SCALE_MIN);
+        *ret_offset = fminf(fmaxf(rintf(-low / *ret_scale) - 128.0f, -128.0f), 127.0f);
+    } else {
+        *ret_scale = fmaxf(fmaxf(-low, high) / 127.0f, SCALE_MIN);
+        *ret_offset = 0;
+    }
+}
+
+/* Clamped before rounding, which is the same and lets rounding be one addition: it vectorises. */
+float kv_round_trip(float x, float scale, float inv, float offset)
+{
+    float q = x * inv + offset;
+    q = q < 127.0f ? q : 127.0f;
+    q = q > -128.0f ? q : -128.0f;
+    q = (q + 0x1.8p23f) - 0x1.8p23f;
+    return (q - offset) * scale;
+}
+
+/* ---- what a pass is watched with ---- */
+
+struct watch {
+    const struct model *model;
+    const struct calibrate_options *opts;
+    struct calibration *c;
+    int64_t done, total; /* tokens before this step, of the whole text */
+    bool second;         /* errors, now that ranges are known */
+};
+
+/* Sample i is the row of token i * total / CALIB_ROWS. */
+static void input_see(struct input_stats *s, const struct watch *w, const float *x, size_t ldx, int num_tokens,
+                      int worker, int num_workers)
+{
+    int begin, end;
+    pool_slice(s->width, COLUMN_GRAIN, worker, num_workers, &begin, &end);
+    for (int t = 0; t < num_tokens; t++) {
+        const float *row = x + (size_t)t * ldx;
+        for (int i = begin; i < end; i++) {
+            s->absmax[i] = fmaxf(s->absmax[i], fabsf(row[i]));
+            s->mean_sq[i] += row[i] * row[i] / (float)w->total;
+        }
+    }
+    for (int i = 0; i < s->num_rows; i++) {
+        int64_t t = (int64_t)i * w->total / s->num_rows - w->done;
+        if (t >= 0 && t < num_tokens && begin < end)
+            memcpy(s->rows + (size_t)i * (size_t)s->width + begin, x + (size_t)t * ldx + begin,
+                   (size_t)(end - begin) * sizeof(float));
+    }
+}
+
+static void range_see(struct kv_stats *s, const float *x, int begin, int end)
+{
+    for (int i = begin; i < end; i++) {
+        s->lo[i] = fminf(s->lo[i], x[i]);
+        s->hi[i] = fmaxf(s->hi[i], x[i]);
+        s->sum_sq[i] += (double)x[i] * (double)x[i];
+    }
+}
+
+static void error_see(struct kv_stats *s, bool asymmetric, const float *x, size_t ldx, int num_tokens, int begin,
+                      int end)
+{
+    for (int i = begin; i < end; i++)
+        for (int c = 0; c < KV_CANDIDATES; c++) {
+            float scale, offset;
+            kv_scale_of(s->lo[i], s->hi[i], kv_candidate_ratio(c), asymmetric, &scale, &offset);
+            float inv = 1.0f / scale;
+            double sum = 0;
+            for (int t = 0; t < num_tokens; t++) {
+                float e =
+                    x[(size_t)t * ldx + (size_t)i] - kv_round_trip(x[(size_t)t * ldx + (size_t)i], scale, inv, offset);
+                sum += (double)e * (double)e;
+            }
+            s->error[(size_t)i * KV_CANDIDATES + (size_t)c] += sum;
+        }
+}
+
+/* Channel i of a KV head is multiplied by channel i of every query head of its group. */
+static void weight_see(struct kv_stats *k, const struct model_config *c, const float *q, int begin, int end)
+{
+    int d = c->head_dim, group = c->num_attention_heads / c->num_key_value_heads;
+    for (int i = begin; i < end; i++)
+        for (int g = 0; g < group; g++) {
+            double v = (double)q[(i / d * group + g) * d + i % d];
+            k->weight[i] += v * v;
+        }
+}
+
+static void kv_see(const struct watch *w, struct layer_stats *l, const float *x, size_t ldx, int num_tokens, int worker,
+                   int num_workers)
+{
+    const struct model_config *c = &w->model->config;
+    int begin, end, q_width = c->num_attention_heads * c->head_dim;
+    pool_slice(l->k.n, COLUMN_GRAIN, worker, num_workers, &begin, &end);
+    const float *k = x + q_width, *v = k + l->k.n;
+    if (w->second) {
+        error_see(&l->k, w->opts->kv_asymmetric, k, ldx, num_tokens, begin, end);
+        error_see(&l->v, w->opts->kv_asymmetric, v, ldx, num_tokens, begin, end);
+        return;
+    }
+    for (int t = 0; t < num_tokens; t++) {
+        range_see(&l->k, k + (size_t)t * ldx, begin, end);
+        range_see(&l->v, v + (size_t)t * ldx, begin, end);
+        weight_see(&l->k, c, x + (size_t)t * ldx, begin, end);
+    }
+}
+
+static void see(void *arg, int layer, enum tap_point point, const float *x, size_t ldx, int num_tokens, int worker,
+                int num_workers)
+{
+    static const enum input_set sets[] = {[TAP_QKV_INPUT] = INPUT_QKV,
+                                          [TAP_O_INPUT] = INPUT_O,
+                                          [TAP_GATE_UP_INPUT] = INPUT_GATE_UP,
+                                          [TAP_DOWN_INPUT] = INPUT_DOWN};
+    const struct watch *w = arg;
+    struct layer_stats *l = &w->c->layers[layer];
+    if (point != TAP_QKV && !w->second)
+        input_see(&l->input[sets[point]], w, x, ldx, num_tokens, worker, num_workers);
+    else if (point == TAP_QKV && w->opts->kv)
+        kv_see(w, l, x, ldx, num_tokens, worker, num_workers);
+}
+
+/* ---- passes ---- */
+
+struct pass_memory {
+    struct workspace *ws;
+    struct kv_cache kv;
+    struct batch batch;
+    float *hidden;
+    int32_t *block_table;
+};
+
+static int pass_open(struct pass_memory *p, const struct model *m, int window, struct octavo_error *err)
+{
+    const struct model_config *c = &m->config;
+    size_t t = (size_t)window, blocks = (t + ATTN_TILE - 1) / ATTN_TILE;
+    enum dtype *dtypes = mem_alloc((size_t)c->num_hidden_layers * sizeof(*dtypes));
+    for (int i = 0; i < c->num_hidden_layers; i++)
+        dtypes[i] = DTYPE_F32;
+    int r = kv_cache_init(&p->kv, dtypes, c->num_hidden_layers, c->num_key_value_heads, c->head_dim, ATTN_TILE,
+                          (int64_t)blocks, err);
+    free(dtypes);
+    if (r < 0)
+        return r;
+    p->ws = workspace_new(m, window);
+    p->hidden = mem_try_calloc(t, (size_t)c->hidden_size * sizeof(float));
+    if (!p->ws || !p->hidden)
+        return error_set(err, OCTAVO_ENOMEM, "no memory for a window of %d tokens; lower --window", window);
+    p->block_table = mem_alloc(blocks * sizeof(int32_t));
+    for (size_t i = 0; i < blocks; i++)
+        p->block_table[i] = (int32_t)i;
+    p->batch = (struct batch){
+        .num_tokens = window,
+        .token_ids = NULL,
+        .positions = mem_alloc(t * sizeof(int64_t)),
+        .rope_lens = mem_alloc(t * sizeof(int64_t)),
+        .slot_mapping = mem_alloc(t * sizeof(int64_t)),
+        .block_table = mem_alloc(t * sizeof(int32_t *)),
+        .num_logits = window,
+        .logits_rows = mem_alloc(t * sizeof(int32_t)),
+    };
+    for (size_t i = 0; i < t; i++) {
+        p->batch.positions[i] = p->batch.slot_mapping[i] = (int64_t)i;
+        p->batch.rope_lens[i] = window;
+        p->batch.block_table[i] = p->block_table;
+        p->batch.logits_rows[i] = (int32_t)i;
+    }
+    return 0;
+}
+
+static void pass_close(struct pass_memory *p)
+{
+    kv_cache_release(&p->kv);
+    workspace_free(p->ws);
+    free(p->hidden);
+    free(p->block_table);
+    free(p->batch.positions);
+    free(p->batch.rope_lens);
+    free(p->batch.slot_mapping);
+    free(p->batch.block_table);
+    free(p->batch.logits_rows);
+}
+
+static int pass_run(struct pass_memory *p, struct watch *w, const struct calib_text *text, struct octavo_error *err)
+{
+    const struct tap tap = {see, w};
+    const char *phase = w->second ? "measuring errors" : "measuring ranges";
+    struct batch batch = p->batch;
+    batch.tap = &tap;
+    w->done = 0;
+    for (int i = 0; i < text->num_windows; i++) {
+        if (w->opts->stop && atomic_load(w->opts->stop))
+            return error_set(err, OCTAVO_EBUSY, "interrupted");
+        batch.token_ids = text->ids + (size_t)i * (size_t)text->window;
+        model_forward(w->model, p->ws, &p->kv, &batch, p->hidden);
+        if (!w->second)
+            input_see(&w->c->head, w, p->hidden, (size_t)w->model->config.hidden_size, text->window, 0, 1);
+        w->done += text->window;
+        if (w->opts->progress)
+            w->opts->progress(w->opts->progress_arg, phase, (uint64_t)w->done, (uint64_t)w->total);
+    }
+    return 0;
+}
+
+/* ---- choosing ---- */
+
+/* The ratio with the least squared error in a channel, and what the choice costs over all channels. */
+static int kv_choose(struct kv_stats *s, bool asymmetric, const char *what, int layer, struct octavo_error *err)
+{
+    double error = 0, norm = 0;
+    for (int i = 0; i < s->n; i++) {
+        const double *e = s->error + (size_t)i * KV_CANDIDATES;
+        int best = 0;
+        for (int c = 1; c < KV_CANDIDATES; c++)
+            if (e[c] < e[best])
+                best = c;
+        if (!isfinite(s->lo[i]) || !isfinite(s->hi[i]) || !isfinite(s->sum_sq[i]))
+            return error_set(err, OCTAVO_EINVAL,
+                             "layer %d: %s of channel %d is not a number on the calibration text; is the checkpoint "
+                             "damaged?",
+                             layer, what, i);
+        kv_scale_of(s->lo[i], s->hi[i], kv_candidate_ratio(best), asymmetric, &s->scale[i], &s->offset[i]);
+        error += s->weight[i] * e[best];
+        norm += s->weight[i] * s->sum_sq[i];
+    }
+    /* A channel that never spoke may yet: it gets the widest range of its layer, which costs nothing if it does not. */
+    float widest = 0;
+    for (int i = 0; i < s->n; i++)
+        widest = fmaxf(widest, s->scale[i]);
+    for (int i = 0; i < s->n; i++)
+        if (s->lo[i] == 0 && s->hi[i] == 0)
+            s->scale[i] = widest > SCALE_MIN ? widest : 1.0f / 127.0f;
+    s->rel_error = norm > 0 ? sqrt(error / norm) : 0;
+    return 0;
+}
+
+static void input_init(struct input_stats *s, int width, int64_t total)
+{
+    size_t n = (size_t)width;
+    s->width = width;
+    s->num_rows = (int)MIN(total, CALIB_ROWS);
+    s->absmax = mem_calloc(n, sizeof(float));
+    s->mean_sq = mem_calloc(n, sizeof(float));
+    s->rows = mem_calloc((size_t)s->num_rows, n * sizeof(float));
+}
+
+static void kv_init(struct kv_stats *s, int channels, double weight)
+{
+    size_t n = (size_t)channels;
+    s->n = channels;
+    s->lo = mem_calloc(n, sizeof(float));
+    s->hi = mem_calloc(n, sizeof(float));
+    s->scale = mem_calloc(n, sizeof(float));
+    s->offset = mem_calloc(n, sizeof(float));
+    s->sum_sq = mem_calloc(n, sizeof(double));
+    s->error = mem_calloc(n * KV_CANDIDATES, sizeof(double));
+    s->weight = mem_calloc(n, sizeof(double));
+    for (size_t i = 0; i < n; i++)
+        s->weight[i] = weight;
+}
+
+int calibrate(const struct model *model, const struct calib_text *text, const struct calibrate_options *opts,
+              struct calibration *ret, struct octavo_error *err)
+{
+    const struct model_config *c = &model->config;
+    int64_t total = (int64_t)text->num_windows * text->window;
+    int q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim;
+    *ret = (struct calibration){.num_layers = c->num_hidden_layers, .num_tokens = total};
+    ret->layers = mem_calloc((size_t)ret->num_layers, sizeof(*ret->layers));
+    input_init(&ret->head, c->hidden_size, total);
+    for (int i = 0; i < ret->num_layers; i++) {
+        const int widths[NUM_INPUT_SETS] = {c->hidden_size, q, c->hidden_size, c->intermediate_size};
+        for (int s = 0; s < NUM_INPUT_SETS; s++)
+            input_init(&ret->layers[i].input[s], widths[s], total);
+        kv_init(&ret->layers[i].k, kv, 0);
+        kv_init(&ret->layers[i].v, kv, 1);
+    }
+    struct watch w = {.model = model, .opts = opts, .c = ret, .total = total};
+    struct pass_memory p = {0};
+    int r = pass_open(&p, model, text->window, err);
+    if (r == 0)
+        r = pass_run(&p, &w, text, err);
+    w.second = true;
+    if (r == 0 && opts->kv)
+        r = pass_run(&p, &w, text, err);
+    for (int i = 0; i < ret->num_layers && r == 0 && opts->kv; i++) {
+        r = kv_choose(&ret->layers[i].k, opts->kv_asymmetric, "K", i, err);
+        if (r == 0)
+            r = kv_choose(&ret->layers[i].v, opts->kv_asymmetric, "V", i, err);
+    }
+    pass_close(&p);
+    if (r < 0)
+        calibration_release(ret);
+    return r;
+}
+
+static void input_release(struct input_stats *s)
+{
+    free(s->absmax);
+    free(s->mean_sq);
+    free(s->rows);
+}
+
+static void kv_release(struct kv_stats *s)
+{
+    void *const all[] = {s->lo, s->hi, s->sum_sq, s->error, s->weight, s->scale, s->offset};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        free(all[i]);
+}
+
+void calibration_release(struct calibration *c)
+{
+    for (int i = 0; c->layers && i < c->num_layers; i++) {
+        for (int s = 0; s < NUM_INPUT_SETS; s++)
+            input_release(&c->layers[i].input[s]);
+        kv_release(&c->layers[i].k);
+        kv_release(&c->layers[i].v);
+    }
+    input_release(&c->head);
+    free(c->layers);
+    *c = (struct calibration){0};
+}

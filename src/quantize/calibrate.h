@@ -1,0 +1,68 @@
+/* What a float model does on a calibration text: the ranges of its caches and the inputs of its linears. Runs the
+ * engine's own forward pass, on the calling thread and the model's workers. */
+#ifndef OCTAVO_QUANTIZE_CALIBRATE_H
+#define OCTAVO_QUANTIZE_CALIBRATE_H
+
+#include "model/model.h"
+#include "quantize/calib_text.h"
+
+#include <stdatomic.h>
+
+/* The sets of linears that read the same rows. */
+enum input_set { INPUT_QKV, INPUT_O, INPUT_GATE_UP, INPUT_DOWN, NUM_INPUT_SETS };
+
+#define CALIB_ROWS 64 /* rows of each input kept to measure errors with */
+
+/* Inputs of one set of a layer. */
+struct input_stats {
+    int width, num_rows;
+    float *absmax;  /* (width) */
+    float *mean_sq; /* (width) */
+    float *rows;    /* (num_rows, width), spread evenly over the text */
+};
+
+#define KV_CANDIDATES 16 /* clip ratios tried */
+
+/* One side of a layer's cache, per channel (kv_heads * head_dim). */
+struct kv_stats {
+    int n;
+    float *lo, *hi;        /* range seen */
+    double *sum_sq;        /* of the values */
+    double *error;         /* (n, KV_CANDIDATES) squared error of each clip ratio */
+    double *weight;        /* mean square of what it is multiplied by: q for K, 1 for V */
+    float *scale, *offset; /* chosen */
+    double rel_error;      /* sqrt(weighted squared error / weighted sum of squares) */
+};
+
+struct layer_stats {
+    struct input_stats input[NUM_INPUT_SETS];
+    struct kv_stats k, v;
+};
+
+struct calibration {
+    int num_layers;
+    struct layer_stats *layers;
+    int64_t num_tokens;
+    struct input_stats head; /* inputs of lm_head */
+};
+
+struct calibrate_options {
+    bool kv;            /* measure caches: a second pass over the text */
+    bool kv_asymmetric; /* offsets, for channels that are not centred on 0 */
+    model_progress_fn *progress;
+    void *progress_arg;
+    const atomic_bool *stop; /* may be NULL; set: give up with OCTAVO_EBUSY */
+};
+
+int calibrate(const struct model *model, const struct calib_text *text, const struct calibrate_options *opts,
+              struct calibration *ret, struct octavo_error *err);
+void calibration_release(struct calibration *c);
+
+/* The range that ratio leaves of [lo, hi], as a scale and an offset of the cache: q = rint(x / scale + offset) in
+ * [-128, 127]. The scale is finite and positive even for a channel that is always 0. */
+void kv_scale_of(float lo, float hi, float ratio, bool asymmetric, float *ret_scale, float *ret_offset);
+float kv_candidate_ratio(int i); /* 1 for 0, then less */
+/* One value as the cache gives it back. */
+float kv_round_trip(float x, float scale, float inv, float offset);
+
+#endif
