@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "model/choose.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -26,70 +27,6 @@ void octavo_engine_options_init(struct octavo_engine_options *opts)
 void octavo_sampling_params_init(struct octavo_sampling_params *params)
 {
     sampling_params_init(params);
-}
-
-static const struct {
-    const char *name;
-    enum dtype dtype;
-} kv_dtypes[] = {{"bfloat16", DTYPE_BF16}, {"float16", DTYPE_F16}, {"float32", DTYPE_F32}, {"int8", DTYPE_I8}};
-
-static const char *kv_dtype_name(enum dtype dtype)
-{
-    for (size_t i = 0; i < ARRAY_LEN(kv_dtypes); i++)
-        if (kv_dtypes[i].dtype == dtype)
-            return kv_dtypes[i].name;
-    return "?";
-}
-
-/* The type of each layer's cache, (num_hidden_layers), the caller's to free. auto: INT8 where the checkpoint has C8
- * scales, else its own type. int8: the same, but there must be scales. */
-static int kv_dtypes_choose(const char *name, const struct checkpoint *ckpt, bool dummy, enum dtype **ret,
-                            struct octavo_error *err)
-{
-    const struct model_config *c = checkpoint_config(ckpt);
-    bool is_auto = !strcmp(name, "auto");
-    size_t known = 0;
-    int num_int8 = 0;
-    while (!is_auto && known < ARRAY_LEN(kv_dtypes) && strcmp(name, kv_dtypes[known].name))
-        known++;
-    if (known == ARRAY_LEN(kv_dtypes))
-        return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
-                               "--kv-cache-dtype must be auto, bfloat16, float16, float32 or int8, not '%s'", name);
-    bool is_int8 = !is_auto && kv_dtypes[known].dtype == DTYPE_I8;
-    enum dtype *dtypes = mem_alloc((size_t)c->num_hidden_layers * sizeof(*dtypes));
-    for (int i = 0; i < c->num_hidden_layers; i++) {
-        bool scales = checkpoint_kv_scales(ckpt, i) || (is_int8 && dummy);
-        dtypes[i] = !is_auto && !is_int8 ? kv_dtypes[known].dtype : scales ? DTYPE_I8 : c->dtype;
-        num_int8 += dtypes[i] == DTYPE_I8;
-    }
-    if (is_int8 && !num_int8) {
-        free(dtypes);
-        return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
-                               "--kv-cache-dtype int8 needs the static scales that a C8 checkpoint brings, and %s has "
-                               "none; `octavo quantize` makes them, or leave the flag out",
-                               checkpoint_dir(ckpt));
-    }
-    *ret = dtypes;
-    return 0;
-}
-
-static const char *kv_dtypes_name(const enum dtype *dtypes, int n)
-{
-    for (int i = 1; i < n; i++)
-        if (dtypes[i] != dtypes[0])
-            return "mixed (int8 where the checkpoint has scales)";
-    return kv_dtype_name(dtypes[0]);
-}
-
-static int isa_parse(const char *name, enum cpu_isa *ret, struct octavo_error *err)
-{
-    if (cpu_isa_parse(name, ret) < 0)
-        return error_set_param(err, OCTAVO_EINVAL, "isa",
-                               "--isa must be auto, ref, avx2, avx512 or avx512vnni, not '%s'", name);
-    if (*ret > cpu_isa_best())
-        return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa %s: this CPU goes up to %s", name,
-                               cpu_isa_name(cpu_isa_best()));
-    return 0;
 }
 
 /* Takes an option's value, or its default when it is 0; checks the range. */
@@ -180,7 +117,7 @@ static int kv_size(struct octavo_engine *e, const struct octavo_engine_options *
     info->num_blocks = blocks;
     info->kv_cache_bytes = blocks * block_bytes;
     info->kv_bytes_per_token = block_bytes / bs;
-    info->kv_cache_dtype = kv_dtypes_name(dtypes, c->num_hidden_layers);
+    info->kv_cache_dtype = model_kv_dtypes_name(dtypes, c->num_hidden_layers);
     return 0;
 }
 
@@ -202,30 +139,6 @@ static void default_sampling_init(struct octavo_engine_info *info, const struct 
         p->max_tokens = g->max_new_tokens;
 }
 
-/* "w8a8" quantises a float checkpoint; the names that vLLM has for the formats must be what the files say. */
-static int quantization_choose(const char *name, const struct checkpoint *ckpt, bool *ret_w8a8,
-                               struct octavo_error *err)
-{
-    static const struct {
-        const char *name, *format;
-    } known[] = {{"w8a8", "float"}, {"ascend", "ModelSlim"}, {"compressed-tensors", "compressed-tensors"}};
-    *ret_w8a8 = false;
-    if (!name || !strcmp(name, "none"))
-        return 0;
-    for (size_t i = 0; i < ARRAY_LEN(known); i++) {
-        if (strcmp(name, known[i].name))
-            continue;
-        if (strcmp(checkpoint_format(ckpt), known[i].format))
-            return error_set_param(err, OCTAVO_EINVAL, "quantization",
-                                   "--quantization %s is for a %s checkpoint, but %s is %s; leave the flag out", name,
-                                   known[i].format, checkpoint_dir(ckpt), checkpoint_format(ckpt));
-        *ret_w8a8 = i == 0;
-        return 0;
-    }
-    return error_set_param(err, OCTAVO_EINVAL, "quantization",
-                           "--quantization must be none, w8a8, ascend or compressed-tensors, not '%s'", name);
-}
-
 static int engine_load(struct octavo_engine *e, const struct octavo_engine_options *o, enum dtype **ret_dtypes,
                        struct octavo_error *err)
 {
@@ -236,13 +149,13 @@ static int engine_load(struct octavo_engine *e, const struct octavo_engine_optio
         return error_set_param(err, OCTAVO_EINVAL, "load-format",
                                "--load-format must be auto, safetensors or dummy, not '%s'", o->load_format);
     int r;
-    if ((r = isa_parse(o->isa, &mo.isa, err)) < 0 ||
+    if ((r = model_choose_isa(o->isa, &mo.isa, err)) < 0 ||
         (r = checkpoint_open(o->model, dummy ? LOAD_DUMMY : LOAD_AUTO, o->seed, &e->ckpt, err)) < 0 ||
-        (r = quantization_choose(o->quantization, e->ckpt, &mo.quantize_w8a8, err)) < 0)
+        (r = model_choose_quantization(e->ckpt, "quantization", o->quantization, &mo.quantize_w8a8, err)) < 0)
         return r;
     mo.dummy_c8 = dummy;
     const struct model_config *c = checkpoint_config(e->ckpt);
-    if ((r = kv_dtypes_choose(o->kv_cache_dtype, e->ckpt, dummy, ret_dtypes, err)) < 0 ||
+    if ((r = model_choose_kv_dtypes(e->ckpt, "kv-cache-dtype", o->kv_cache_dtype, dummy, ret_dtypes, err)) < 0 ||
         (r = limits_init(e, o, err)) < 0)
         return r;
     uint64_t need = model_weights_bytes(e->ckpt, &mo), available = mem_available();

@@ -4,6 +4,7 @@
 
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "model/choose.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -11,52 +12,22 @@
 #include <string.h>
 
 static const char *const side_words[] = {"the model", "the reference"};
-static const char *const side_flags[] = {"", "against-"};
 
-static const struct {
-    const char *name;
-    enum dtype dtype;
-} kv_names[] = {{"bfloat16", DTYPE_BF16}, {"float16", DTYPE_F16}, {"float32", DTYPE_F32}, {"int8", DTYPE_I8}};
-
-/* Fills s->kv_dtypes and the name, by the rules of the engine's --kv-cache-dtype. */
-static int kv_dtypes_choose(struct eval_side *s, const struct checkpoint *ckpt, const char *name, const char *flag,
+/* Fills s->kv_dtypes and the name. */
+static int kv_dtypes_choose(struct eval_side *s, const struct checkpoint *ckpt, const char *name, bool against,
                             struct octavo_error *err)
 {
-    const struct model_config *c = checkpoint_config(ckpt);
-    bool is_auto = !name || !strcmp(name, "auto"), mixed = false;
-    size_t known = 0;
-    while (!is_auto && known < ARRAY_LEN(kv_names) && strcmp(name, kv_names[known].name))
-        known++;
-    if (known == ARRAY_LEN(kv_names))
-        return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
-                               "--%skv-cache-dtype must be auto, bfloat16, float16, float32 or int8, not '%s'", flag,
-                               name);
-    s->kv_dtypes = mem_alloc((size_t)c->num_hidden_layers * sizeof(*s->kv_dtypes));
-    for (int i = 0; i < c->num_hidden_layers; i++) {
-        bool scales = checkpoint_kv_scales(ckpt, i) != NULL;
-        enum dtype dtype = !is_auto ? kv_names[known].dtype : scales ? DTYPE_I8 : c->dtype;
-        if (dtype == DTYPE_I8 && !scales)
-            return error_set_param(err, OCTAVO_EINVAL, "kv_cache_dtype",
-                                   "--%skv-cache-dtype int8 needs the static scales that a C8 checkpoint brings, and "
-                                   "%s has none for layer %d; `octavo quantize` makes them",
-                                   flag, checkpoint_dir(ckpt), i);
-        s->kv_dtypes[i] = dtype;
-        mixed = mixed || dtype != s->kv_dtypes[0];
-    }
-    s->info.kv_cache_dtype = "mixed";
-    for (size_t i = 0; i < ARRAY_LEN(kv_names) && !mixed; i++)
-        if (kv_names[i].dtype == s->kv_dtypes[0])
-            s->info.kv_cache_dtype = kv_names[i].name;
-    return 0;
+    const char *flag = against ? "against-kv-cache-dtype" : "kv-cache-dtype";
+    int r = model_choose_kv_dtypes(ckpt, flag, name ? name : "auto", false, &s->kv_dtypes, err);
+    if (r == 0)
+        s->info.kv_cache_dtype = model_kv_dtypes_name(s->kv_dtypes, checkpoint_config(ckpt)->num_hidden_layers);
+    return r;
 }
 
-static int w8a8_parse(const char *name, const char *flag, bool *ret, struct octavo_error *err)
+static int quantization_choose(const struct checkpoint *ckpt, const char *name, bool against, bool *ret_w8a8,
+                               struct octavo_error *err)
 {
-    *ret = name && !strcmp(name, "w8a8");
-    if (*ret || !name || !strcmp(name, "none"))
-        return 0;
-    return error_set_param(err, OCTAVO_EINVAL, "quantization", "--%squantization must be w8a8 or none, not '%s'", flag,
-                           name);
+    return model_choose_quantization(ckpt, against ? "against-quantization" : "quantization", name, ret_w8a8, err);
 }
 
 /* One word for the linears of all layers. */
@@ -80,13 +51,13 @@ static void weights_name(struct eval_side *s, const struct checkpoint *ckpt, boo
         }
 }
 
-static int model_open(struct eval *e, struct eval_side *s, const struct eval_side_options *o, const char *flag,
+static int model_open(struct eval *e, struct eval_side *s, const struct eval_side_options *o, bool against,
                       struct model_options *mo, struct octavo_error *err)
 {
     int r;
-    if ((r = w8a8_parse(o->quantization, flag, &mo->quantize_w8a8, err)) < 0 ||
-        (r = checkpoint_open(o->model, LOAD_AUTO, 0, &s->ckpt, err)) < 0 ||
-        (r = kv_dtypes_choose(s, s->ckpt, o->kv_cache_dtype, flag, err)) < 0)
+    if ((r = checkpoint_open(o->model, LOAD_AUTO, 0, &s->ckpt, err)) < 0 ||
+        (r = quantization_choose(s->ckpt, o->quantization, against, &mo->quantize_w8a8, err)) < 0 ||
+        (r = kv_dtypes_choose(s, s->ckpt, o->kv_cache_dtype, against, err)) < 0)
         return r;
     uint64_t need = model_weights_bytes(s->ckpt, mo), available = mem_available();
     if (need > available)
@@ -118,12 +89,12 @@ static int side_open(struct eval *e, int i, const struct eval_options *o, const 
     if (i == 1 && same_model(&o->model, so)) {
         const struct eval_side *first = &e->sides[0];
         bool known_quantization;
-        if ((r = w8a8_parse(so->quantization, side_flags[i], &known_quantization, err)) < 0 ||
-            (r = kv_dtypes_choose(s, first->ckpt, so->kv_cache_dtype, side_flags[i], err)) < 0)
+        if ((r = quantization_choose(first->ckpt, so->quantization, true, &known_quantization, err)) < 0 ||
+            (r = kv_dtypes_choose(s, first->ckpt, so->kv_cache_dtype, true, err)) < 0)
             return r;
         s->use_model = first->use_model;
         s->info.weights = first->info.weights;
-    } else if ((r = model_open(e, s, so, side_flags[i], &options, err)) < 0) {
+    } else if ((r = model_open(e, s, so, i == 1, &options, err)) < 0) {
         return r;
     }
     const struct model_config *c = &s->use_model->config;
@@ -191,14 +162,7 @@ static int options_check(struct eval *e, const struct eval_options *o, int *ret_
         return r;
     e->batch = o->batch ? o->batch : MAX(1, EVAL_STEP_TOKENS / e->window);
     e->step_tokens = (int)MIN((int64_t)EVAL_STEP_TOKENS, (int64_t)e->batch * e->window);
-    const char *isa = o->isa ? o->isa : "auto";
-    if (cpu_isa_parse(isa, ret_isa) < 0)
-        return error_set_param(err, OCTAVO_EINVAL, "isa",
-                               "--isa must be auto, ref, avx2, avx512 or avx512vnni, not '%s'", isa);
-    if (*ret_isa > cpu_isa_best())
-        return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa %s: this CPU goes up to %s", isa,
-                               cpu_isa_name(cpu_isa_best()));
-    return 0;
+    return model_choose_isa(o->isa ? o->isa : "auto", ret_isa, err);
 }
 
 int eval_open(const struct eval_options *o, struct eval **ret_eval, struct octavo_error *err)
