@@ -628,7 +628,7 @@ int jval_iterate(struct jrender *r, struct jval v, struct jlist *ret)
     case JV_LIST:
         *ret = *v.list;
         ret->kind = JL_LIST;
-        if (v.list->kind == JL_GENERATOR) {
+        if (v.list->kind == JL_GENERATOR && v.list->num) { /* nothing has no address to add to */
             ret->items += v.list->pos;
             ret->num -= v.list->pos;
             v.list->pos = v.list->num;
