@@ -58,6 +58,38 @@ static int lines_encode(const struct buf *file, const char *path, const struct t
     return r;
 }
 
+static bool ends(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), len = strlen(suffix);
+    return n > len && !strcmp(s + n - len, suffix);
+}
+
+bool calib_text_is_ids(const char *path)
+{
+    return ends(path, ".json");
+}
+
+static int ids_read(const struct buf *file, const char *path, struct token_ids *ids, struct octavo_error *err)
+{
+    json_t *root = NULL, *v;
+    size_t i;
+    int r = json_parse_text(buf_str(file), file->len, path, 0, &root, err);
+    if (r == 0 && !json_is_array(root))
+        r = error_set(err, OCTAVO_EINVAL, "%s must be one array of token ids", path);
+    if (r == 0) {
+        json_array_foreach (root, i, v) {
+            bool ok = json_is_integer(v) && json_integer_value(v) >= 0 && json_integer_value(v) <= INT32_MAX;
+            if (!ok) {
+                r = error_set(err, OCTAVO_EINVAL, "%s: element %zu is not a token id", path, i);
+                break;
+            }
+            token_ids_push(ids, (int32_t)json_integer_value(v));
+        }
+    }
+    json_decref(root);
+    return r;
+}
+
 static void windows_cut(const struct token_ids *ids, int64_t num_tokens, int window, struct calib_text *ret)
 {
     size_t w = MIN((size_t)window, ids->len), have = ids->len / w;
@@ -74,11 +106,12 @@ int calib_text_load(const char *path, const struct tokenizer *tok, const struct 
 {
     struct buf file = {0};
     struct token_ids ids = {0};
-    size_t len = strlen(path);
-    bool lines = len > 6 && !strcmp(path + len - 6, ".jsonl");
+    bool lines = ends(path, ".jsonl");
     *ret = (struct calib_text){0};
     int r = file_read(path, TEXT_MAX_BYTES, &file, err);
-    if (r == 0)
+    if (r == 0 && calib_text_is_ids(path))
+        r = ids_read(&file, path, &ids, err);
+    else if (r == 0)
         r = lines ? lines_encode(&file, path, tok, template, &ids, err)
                   : tokenizer_encode(tok, buf_str(&file), file.len, TOKENIZER_ADD_SPECIAL, &ids, err);
     if (r == 0 && ids.len < 2)
@@ -89,8 +122,9 @@ int calib_text_load(const char *path, const struct tokenizer *tok, const struct 
     for (size_t i = 0; i < ids.len && r == 0; i++)
         if (ids.ids[i] < 0 || ids.ids[i] >= vocab_size)
             r = error_set(err, OCTAVO_EINVAL,
-                          "the tokenizer gives the token %d, but the model has only %d; do they belong together?",
-                          (int)ids.ids[i], vocab_size);
+                          "%s gives the token %d, but the model has only %d; do text, tokenizer and model belong "
+                          "together?",
+                          path, (int)ids.ids[i], vocab_size);
     if (r == 0)
         windows_cut(&ids, MIN(num_tokens, INT32_MAX), window, ret);
     token_ids_release(&ids);

@@ -15,7 +15,7 @@
 
 float kv_candidate_ratio(int i)
 {
-    return 1.0f - 0.03f * (float)i;
+    return 1.0f - 0.03f * (float)(i - KV_RATIO_ONE);
 }
 
 void kv_scale_of(float lo, float hi, float ratio, bool asymmetric, float *ret_scale, float *ret_offset)
@@ -47,7 +47,8 @@ struct watch {
     const struct calibrate_options *opts;
     struct calibration *c;
     int64_t done, total; /* tokens before this step, of the whole text */
-    bool second;         /* errors, now that ranges are known */
+    int window, windows;
+    bool second; /* errors, now that ranges are known */
 };
 
 /* Sample i is the row of token i * total / CALIB_ROWS. */
@@ -71,22 +72,23 @@ static void input_see(struct input_stats *s, const struct watch *w, const float 
     }
 }
 
-static void range_see(struct kv_stats *s, const float *x, int begin, int end)
+static void range_see(struct kv_stats *s, int fold, const float *x, int begin, int end)
 {
+    float *lo = s->lo[fold], *hi = s->hi[fold];
     for (int i = begin; i < end; i++) {
-        s->lo[i] = fminf(s->lo[i], x[i]);
-        s->hi[i] = fmaxf(s->hi[i], x[i]);
+        lo[i] = fminf(lo[i], x[i]);
+        hi[i] = fmaxf(hi[i], x[i]);
         s->sum_sq[i] += (double)x[i] * (double)x[i];
     }
 }
 
-static void error_see(struct kv_stats *s, bool asymmetric, const float *x, size_t ldx, int num_tokens, int begin,
-                      int end)
+static void error_see(struct kv_stats *s, int fold, bool asymmetric, const float *x, size_t ldx, int num_tokens,
+                      int begin, int end)
 {
     for (int i = begin; i < end; i++)
         for (int c = 0; c < KV_CANDIDATES; c++) {
             float scale, offset;
-            kv_scale_of(s->lo[i], s->hi[i], kv_candidate_ratio(c), asymmetric, &scale, &offset);
+            kv_scale_of(s->lo[fold][i], s->hi[fold][i], kv_candidate_ratio(c), asymmetric, &scale, &offset);
             float inv = 1.0f / scale;
             double sum = 0;
             for (int t = 0; t < num_tokens; t++) {
@@ -116,14 +118,16 @@ static void kv_see(const struct watch *w, struct layer_stats *l, const float *x,
     int begin, end, q_width = c->num_attention_heads * c->head_dim;
     pool_slice(l->k.n, COLUMN_GRAIN, worker, num_workers, &begin, &end);
     const float *k = x + q_width, *v = k + l->k.n;
+    int fold = w->window % KV_FOLDS;
     if (w->second) {
-        error_see(&l->k, w->opts->kv_asymmetric, k, ldx, num_tokens, begin, end);
-        error_see(&l->v, w->opts->kv_asymmetric, v, ldx, num_tokens, begin, end);
+        fold = w->windows > 1 ? 1 - fold : fold; /* a lone window has no other to be judged by */
+        error_see(&l->k, fold, w->opts->kv_asymmetric, k, ldx, num_tokens, begin, end);
+        error_see(&l->v, fold, w->opts->kv_asymmetric, v, ldx, num_tokens, begin, end);
         return;
     }
     for (int t = 0; t < num_tokens; t++) {
-        range_see(&l->k, k + (size_t)t * ldx, begin, end);
-        range_see(&l->v, v + (size_t)t * ldx, begin, end);
+        range_see(&l->k, fold, k + (size_t)t * ldx, begin, end);
+        range_see(&l->v, fold, v + (size_t)t * ldx, begin, end);
         weight_see(&l->k, c, x + (size_t)t * ldx, begin, end);
     }
 }
@@ -214,6 +218,7 @@ static int pass_run(struct pass_memory *p, struct watch *w, const struct calib_t
     for (int i = 0; i < text->num_windows; i++) {
         if (w->opts->stop && atomic_load(w->opts->stop))
             return error_set(err, OCTAVO_EBUSY, "interrupted");
+        w->window = i;
         batch.token_ids = text->ids + (size_t)i * (size_t)text->window;
         model_forward(w->model, p->ws, &p->kv, &batch, p->hidden);
         if (!w->second)
@@ -233,16 +238,17 @@ static int kv_choose(struct kv_stats *s, bool asymmetric, const char *what, int 
     double error = 0, norm = 0;
     for (int i = 0; i < s->n; i++) {
         const double *e = s->error + (size_t)i * KV_CANDIDATES;
-        int best = 0;
-        for (int c = 1; c < KV_CANDIDATES; c++)
+        float lo = fminf(s->lo[0][i], s->lo[1][i]), hi = fmaxf(s->hi[0][i], s->hi[1][i]);
+        int best = KV_RATIO_ONE;
+        for (int c = 0; c < KV_CANDIDATES; c++)
             if (e[c] < e[best])
                 best = c;
-        if (!isfinite(s->lo[i]) || !isfinite(s->hi[i]) || !isfinite(s->sum_sq[i]))
+        if (!isfinite(lo) || !isfinite(hi) || !isfinite(s->sum_sq[i]))
             return error_set(err, OCTAVO_EINVAL,
                              "layer %d: %s of channel %d is not a number on the calibration text; is the checkpoint "
                              "damaged?",
                              layer, what, i);
-        kv_scale_of(s->lo[i], s->hi[i], kv_candidate_ratio(best), asymmetric, &s->scale[i], &s->offset[i]);
+        kv_scale_of(lo, hi, kv_candidate_ratio(best), asymmetric, &s->scale[i], &s->offset[i]);
         error += s->weight[i] * e[best];
         norm += s->weight[i] * s->sum_sq[i];
     }
@@ -251,7 +257,7 @@ static int kv_choose(struct kv_stats *s, bool asymmetric, const char *what, int 
     for (int i = 0; i < s->n; i++)
         widest = fmaxf(widest, s->scale[i]);
     for (int i = 0; i < s->n; i++)
-        if (s->lo[i] == 0 && s->hi[i] == 0)
+        if (s->sum_sq[i] == 0)
             s->scale[i] = widest > SCALE_MIN ? widest : 1.0f / 127.0f;
     s->rel_error = norm > 0 ? sqrt(error / norm) : 0;
     return 0;
@@ -271,8 +277,10 @@ static void kv_init(struct kv_stats *s, int channels, double weight)
 {
     size_t n = (size_t)channels;
     s->n = channels;
-    s->lo = mem_calloc(n, sizeof(float));
-    s->hi = mem_calloc(n, sizeof(float));
+    for (int f = 0; f < KV_FOLDS; f++) {
+        s->lo[f] = mem_calloc(n, sizeof(float));
+        s->hi[f] = mem_calloc(n, sizeof(float));
+    }
     s->scale = mem_calloc(n, sizeof(float));
     s->offset = mem_calloc(n, sizeof(float));
     s->sum_sq = mem_calloc(n, sizeof(double));
@@ -298,7 +306,7 @@ int calibrate(const struct model *model, const struct calib_text *text, const st
         kv_init(&ret->layers[i].k, kv, 0);
         kv_init(&ret->layers[i].v, kv, 1);
     }
-    struct watch w = {.model = model, .opts = opts, .c = ret, .total = total};
+    struct watch w = {.model = model, .opts = opts, .c = ret, .total = total, .windows = text->num_windows};
     struct pass_memory p = {0};
     int r = pass_open(&p, model, text->window, err);
     if (r == 0)
@@ -326,7 +334,7 @@ static void input_release(struct input_stats *s)
 
 static void kv_release(struct kv_stats *s)
 {
-    void *const all[] = {s->lo, s->hi, s->sum_sq, s->error, s->weight, s->scale, s->offset};
+    void *const all[] = {s->lo[0], s->lo[1], s->hi[0], s->hi[1], s->sum_sq, s->error, s->weight, s->scale, s->offset};
     for (size_t i = 0; i < ARRAY_LEN(all); i++)
         free(all[i]);
 }

@@ -55,8 +55,9 @@ static int text_load(const struct quantizer *q, struct calib_text *text, struct 
     struct chat_template *template = NULL;
     const struct model_config *c = checkpoint_config(q->ckpt);
     int window = (int)MIN((int64_t)q->opts->window, c->max_model_len);
-    int r = tokenizer_open(q->opts->src, &tok, err);
-    if (r == 0)
+    bool ids = calib_text_is_ids(q->opts->calib);
+    int r = ids ? 0 : tokenizer_open(q->opts->src, &tok, err);
+    if (r == 0 && !ids)
         r = chat_template_open(q->opts->src, NULL, tok, &template, err);
     if (r == 0)
         r = calib_text_load(q->opts->calib, tok, template, q->opts->calib_tokens, window, c->vocab_size, text, err);

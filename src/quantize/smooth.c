@@ -10,7 +10,7 @@
 
 #define MEASURED_OUTPUTS 256 /* rows of a weight that a candidate is measured on */
 #define MAX_EXPONENT 8
-#define WORTH 0.98 /* smoothing stays when the error falls below this part of what it was */
+#define WORTH 0.9 /* smoothing stays when the squared error falls below this part of what it was: less is noise */
 
 /* factor = input_max^a / weight_max^b, over its own geometric mean */
 static const struct {
