@@ -9,7 +9,7 @@ C_FILES = $(shell git ls-files '*.c' '*.h')
 
 help:
 	@echo 'make build            install missing Debian packages, then build $(BUILD)/octavo'
-	@echo 'make run [ARGS=...]   build, then serve the bundled model on 127.0.0.1:8000'
+	@echo 'make run [ARGS=...]   build, quantise the bundled model to W8A8C8, and serve that on 127.0.0.1:8000'
 	@echo 'make check            build, then run every test'
 	@echo 'make check-sanitize   the same tests under AddressSanitizer and UBSan, in $(BUILD_ASAN)'
 	@echo 'make install          into PREFIX ($(PREFIX)), below DESTDIR when it is set'
@@ -24,8 +24,11 @@ build: deps
 	@test -f $(BUILD)/build.ninja || meson setup $(BUILD)
 	@ninja -C $(BUILD) -j $(JOBS)
 
+# Made again when the program is newer: what it writes may have changed.
 run: build
-	$(BUILD)/octavo serve --host 127.0.0.1 --port 8000 $(ARGS)
+	@test $(BUILD)/storyteller-w8a8c8 -nt $(BUILD)/octavo || \
+		$(BUILD)/octavo quantize models/storyteller -o $(BUILD)/storyteller-w8a8c8 --overwrite
+	$(BUILD)/octavo serve $(BUILD)/storyteller-w8a8c8 --host 127.0.0.1 --port 8000 $(ARGS)
 
 check: build
 	@tools/install-deps test

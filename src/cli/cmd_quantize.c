@@ -49,9 +49,9 @@ static const struct option_spec specs[] = {
      .help = "auto folds outlier channels of activations into norms and weights, by layer, where that lowers the "
              "measured error; the folding itself is exact. Default: auto."},
     {"calib", OPTION_STRING, AT(calib), .group = "Calibration", .metavar = "FILE",
-     .help =
-         "Text like what the model will see: plain, or .jsonl with \"text\" or \"messages\" on each line. Default: a "
-         "small text that comes with octavo."},
+     .help = "Text like what the model will see: plain, .jsonl with \"text\" or \"messages\" on each line, or .json "
+             "with an "
+             "array of token ids. Default: a small text that comes with octavo."},
     {"calib-tokens", OPTION_INT, AT(calib_tokens), .metavar = "N", .lo = 1, .hi = 1 << 24,
      .help = "Tokens of it to use, spread over the text. Default: 8192."},
     {"window", OPTION_INT, AT(window), .metavar = "N", .lo = 2, .hi = 1 << 16,
