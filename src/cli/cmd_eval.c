@@ -136,7 +136,7 @@ static void on_eval(void *arg, uint64_t done, uint64_t total)
             bar[i] = i < percent * 30 / 100 ? '=' : ' ';
         bar[30] = '\0';
         fprintf(stderr, "\r\033[K%-20s [%s] %3d%%  %" PRIu64 " / %" PRIu64 " tokens, %.0f tokens/s, %.0f s left%s",
-                "evaluating", bar, percent, done, total, rate, rate > 0 ? (double)(total - done) / rate : 0,
+                "evaluating", bar, percent, done, total, rate, rate > 0 ? (double)(total - done) / rate : 0.0,
                 done == total ? "\n" : "");
         fflush(stderr);
     } else if (percent / 25 != p->last_percent / 25) {
@@ -421,7 +421,6 @@ int cmd_eval(int argc, char **argv)
     int r = options_parse(sets, ARRAY_LEN(sets), argc, argv, &words, 1, &err);
     if (r == 1) {
         fputs(intro, stdout);
-        fputc('\n', stdout);
         options_print_help(stdout, sets, ARRAY_LEN(sets));
         r = 0;
     } else if (r == 0) {

@@ -188,6 +188,8 @@ static int run_windows(struct run *run, struct octavo_error *err)
 {
     const struct eval *e = run->e;
     int r = 0;
+    if (e->progress)
+        e->progress(e->progress_arg, 0, (uint64_t)run->res->num_positions);
     for (int64_t group = 0; group < run->res->num_windows; group += e->batch) {
         int n = (int)MIN((int64_t)e->batch, run->res->num_windows - group);
         for (int i = 0; i < n; i++) {

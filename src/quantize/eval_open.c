@@ -111,19 +111,20 @@ static int side_open(struct eval *e, int i, const struct eval_options *o, const 
     return 0;
 }
 
-/* The cache and the buffers of a pass. */
-static int side_reserve(struct eval *e, int i, struct octavo_error *err)
+/* The cache and the buffers of a pass. *reserved: bytes of caches mapped before, which nothing has touched yet. */
+static int side_reserve(struct eval *e, int i, uint64_t *reserved, struct octavo_error *err)
 {
     struct eval_side *s = &e->sides[i];
     const struct model_config *c = &s->use_model->config;
     int64_t blocks = eval_blocks_per_window(e) * e->batch;
     uint64_t need = (uint64_t)blocks * EVAL_BLOCK_SIZE * (uint64_t)s->info.kv_bytes_per_token;
-    uint64_t available = mem_available();
-    if (need > available)
+    uint64_t available = mem_available(), left = available > *reserved ? available - *reserved : 0;
+    *reserved += need;
+    if (need > left)
         return error_set(err, OCTAVO_ENOMEM,
                          "the KV cache of %s for %d windows of %d tokens needs %.2f GiB of memory, but only %.2f GiB "
                          "are available; lower --batch or --window",
-                         side_words[i], e->batch, e->window, (double)need / (1 << 30), (double)available / (1 << 30));
+                         side_words[i], e->batch, e->window, (double)need / (1 << 30), (double)left / (1 << 30));
     int r = kv_cache_init(&s->kv, s->kv_dtypes, c->num_hidden_layers, c->num_key_value_heads, c->head_dim,
                           EVAL_BLOCK_SIZE, blocks, err);
     if (r < 0)
@@ -190,8 +191,9 @@ int eval_open(const struct eval_options *o, struct eval **ret_eval, struct octav
                       o->model.model, (int)vocab, o->against.model, (int)against_vocab);
         goto out;
     }
+    uint64_t reserved = 0;
     for (int i = 0; i < e->num_sides; i++)
-        if ((r = side_reserve(e, i, err)) < 0)
+        if ((r = side_reserve(e, i, &reserved, err)) < 0)
             goto out;
     *ret_eval = e;
     e = NULL;

@@ -324,6 +324,8 @@ static void test_refused(void **state)
                 "--against-kv-cache-dtype must be");
     expect_open((struct eval_options){.model = tied, .against = {a, NULL, "w2"}, .window = 8},
                 "--against-quantization must be");
+    struct eval_options large = {.model = tied, .window = 256, .batch = EVAL_MAX_BATCH + 1};
+    expect_open(large, "--batch must be between 0 and 4096");
     path(b, "../../models/storyteller");
     expect_open((struct eval_options){.model = tied, .against = {b, NULL, NULL}, .window = 8}, "cannot be compared");
 }
