@@ -6,12 +6,12 @@ import time
 import unittest
 
 OCTAVO = os.environ["OCTAVO"]
-LONG = ["generate", "-p", "Once upon a time", "--max-tokens", "3500", "--ignore-eos"]
+LONG = ["generate", "-p", "Once upon a time", "--max-tokens", "1500", "--ignore-eos"]
 
 
 def run(*args, stdout=subprocess.PIPE):
     return subprocess.run([OCTAVO, *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True,
-                          timeout=60)
+                          timeout=120)
 
 
 class Output(unittest.TestCase):
