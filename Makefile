@@ -28,7 +28,7 @@ build: deps
 run: build
 	@test $(BUILD)/storyteller-w8a8c8 -nt $(BUILD)/octavo || \
 		$(BUILD)/octavo quantize models/storyteller -o $(BUILD)/storyteller-w8a8c8 --overwrite
-	$(BUILD)/octavo serve $(BUILD)/storyteller-w8a8c8 --host 127.0.0.1 --port 8000 $(ARGS)
+	$(BUILD)/octavo serve $(BUILD)/storyteller-w8a8c8 --served-model-name storyteller --host 127.0.0.1 --port 8000 $(ARGS)
 
 check: build
 	@tools/install-deps test

@@ -1,6 +1,7 @@
 /* Quantised checkpoints in every layout against an independent float64 reading of them (quant/: recorded logits, INT8
  * cache bytes and tolerances), and the promise that chunks, blocks, threads and tiers do not show.
  * usage: test_quant FOLDER [CASE...] */
+#include "base/buf.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/mem.h"
@@ -111,6 +112,26 @@ static void matches_oracle(void **state)
     free(dir), free(path), free(json);
 }
 
+/* What the INT8 layers hold for the first len tokens of a sequence in blocks first, first + step, ..., wherever those
+ * lie. */
+static uint8_t *cache_bytes(const struct rig *rig, int len, int first, int step, size_t *ret_bytes)
+{
+    struct buf out = {0};
+    int d = rig->kv.head_dim;
+    for (int l = 0; l < rig->kv.num_layers; l++)
+        for (int h = 0; h < rig->kv.num_kv_heads && rig->kv.layers[l].dtype == DTYPE_I8; h++)
+            for (int p = 0; p < len; p++) {
+                int64_t block = (first + p / BLOCK_SIZE * step) & (NUM_BLOCKS - 1);
+                const uint8_t *k = kv_cache_k(&rig->kv, l, block, h), *v = kv_cache_v(&rig->kv, l, block, h);
+                int t = p % BLOCK_SIZE;
+                for (int i = 0; i < d; i++) {
+                    buf_putc(&out, (char)k[(i / 4 * ATTN_TILE + t) * 4 + i % 4]);
+                    buf_putc(&out, (char)v[(t / 4 * d + i) * 4 + t % 4]);
+                }
+            }
+    return (uint8_t *)buf_steal(&out, ret_bytes);
+}
+
 static void same_bytes(void **state)
 {
     struct octavo_error err;
@@ -127,6 +148,8 @@ static void same_bytes(void **state)
     rig_open(&rig, dir, 1, CPU_ISA_REF, DTYPE_BF16, true);
     size_t bytes = (size_t)len * (size_t)rig.model->config.vocab_size * sizeof(float);
     float *want = rig_run(&rig, ids, len, len, 0, 1);
+    size_t cache_len, got_len;
+    uint8_t *want_cache = cache_bytes(&rig, len, 0, 1, &cache_len);
     rig_close(&rig);
     for (int isa = CPU_ISA_AVX2; isa <= (int)cpu_isa_best(); isa++)
         for (int threads = 1; threads <= 3; threads++) {
@@ -138,6 +161,10 @@ static void same_bytes(void **state)
                     fail_msg("%s: isa %s, %d threads, chunks of %d differ from the prompt at once", (char *)*state,
                              cpu_isa_name((enum cpu_isa)isa), threads, chunks[c]);
                 free(got);
+                uint8_t *got_cache = cache_bytes(&rig, len, 17, 5, &got_len);
+                assert_int_equal(got_len, cache_len);
+                assert_memory_equal(want_cache, got_cache, cache_len);
+                free(got_cache);
             }
             struct seq s[2]; /* with a neighbour */
             seq_init(&rig, &s[0], ids, len, 0, 1);
@@ -148,7 +175,7 @@ static void same_bytes(void **state)
             free(s[0].logits), free(s[1].logits);
             rig_close(&rig);
         }
-    free(want), free(ids), free(dir), free(path);
+    free(want), free(want_cache), free(ids), free(dir), free(path);
     safetensors_close(&f);
 }
 
