@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""The commands of a terminal: what happens when nobody reads, and when a flag does not fit."""
+"""The commands of a terminal: what they say, what happens when nobody reads, and when a flag does not fit."""
+import json
 import os
+import pathlib
 import subprocess
 import time
 import unittest
@@ -12,6 +14,16 @@ LONG = ["generate", "-p", "Once upon a time", "--max-tokens", "1500", "--ignore-
 def run(*args, stdout=subprocess.PIPE):
     return subprocess.run([OCTAVO, *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True,
                           timeout=120)
+
+
+class Greedy(unittest.TestCase):
+    def test_same_text_as_transformers(self):
+        recorded = pathlib.Path(__file__).parent.parent / "golden" / "storyteller-greedy.json"
+        for case in json.loads(recorded.read_text(encoding="utf-8")):
+            with self.subTest(prompt=case["prompt"]):
+                r = run("generate", "-p", case["prompt"], "--max-tokens", str(case["n"]), "--temperature", "0",
+                        "--kv-cache-dtype", "float32")
+                self.assertEqual(r.stdout, case["text"] + "\n", r.stderr)
 
 
 class Output(unittest.TestCase):
