@@ -155,7 +155,7 @@ static void same_bytes(void **state)
         for (int threads = 1; threads <= 3; threads++) {
             static const int chunks[] = {1, 7, 32, 100, MAX_TOKENS};
             rig_open(&rig, dir, threads, (enum cpu_isa)isa, DTYPE_BF16, true);
-            for (size_t c = 0; c < ARRAY_LEN(chunks); c++) {
+            for (size_t c = threads == 2 ? 0 : 3; c < ARRAY_LEN(chunks); c++) { /* one and three repeat a few */
                 float *got = rig_run(&rig, ids, len, chunks[c], 17, 5);
                 if (memcmp(want, got, bytes))
                     fail_msg("%s: isa %s, %d threads, chunks of %d differ from the prompt at once", (char *)*state,
