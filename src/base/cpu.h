@@ -4,9 +4,9 @@
 
 /* Tiers of kernels, each a superset of the one before. */
 enum cpu_isa {
-    CPU_ISA_REF,    /* plain C */
-    CPU_ISA_AVX2,   /* AVX2, FMA, F16C */
-    CPU_ISA_AVX512, /* AVX-512 F, BW, DQ, VL */
+    CPU_ISA_REF,        /* plain C */
+    CPU_ISA_AVX2,       /* AVX2, FMA, F16C */
+    CPU_ISA_AVX512,     /* AVX-512 F, BW, DQ, VL */
     CPU_ISA_AVX512VNNI, /* and VNNI: u8 x s8 dot products */
     CPU_ISA_COUNT,
 };

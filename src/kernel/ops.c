@@ -24,7 +24,8 @@ static const struct kernel_ops ops_avx512 = {
 };
 #undef KERNEL
 #define KERNEL(name, args) .name = name##_avx512vnni,
-static const struct kernel_ops ops_avx512vnni = {.isa = CPU_ISA_AVX512VNNI,
+static const struct kernel_ops ops_avx512vnni = {
+    .isa = CPU_ISA_AVX512VNNI,
 #include "kernel/kernels.def"
 };
 #undef KERNEL

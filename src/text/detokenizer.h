@@ -12,8 +12,8 @@ struct detokenizer_options {
     bool skip_special_tokens;
     bool include_stop_str_in_output;
     size_t num_stop;
-    const char *const *stop;  /* (num_stop), copied; none may be empty */
-    const size_t *stop_len;   /* (num_stop) bytes */
+    const char *const *stop; /* (num_stop), copied; none may be empty */
+    const size_t *stop_len;  /* (num_stop) bytes */
 };
 
 struct detokenizer *detokenizer_new(const struct tokenizer *tok, const struct detokenizer_options *opts);

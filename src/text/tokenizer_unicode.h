@@ -14,8 +14,8 @@ uint32_t unicode_stand_in(uint32_t cp);
 bool unicode_shadow(const char *text, size_t len, char **ret_shadow);
 /* Characters that normalize as starters, without decomposition or composition, because they came after Unicode 9. */
 bool unicode_is_young(uint32_t cp, bool compat);
-bool unicode_is_space(uint32_t cp); /* White_Space */
-bool unicode_is_word(uint32_t cp);  /* \w of UTS 18: letters, marks, decimal digits, connectors, join controls */
+bool unicode_is_space(uint32_t cp);  /* White_Space */
+bool unicode_is_word(uint32_t cp);   /* \w of UTS 18: letters, marks, decimal digits, connectors, join controls */
 uint32_t unicode_lower(uint32_t cp); /* simple lower case, Unicode 16 */
 
 #endif
