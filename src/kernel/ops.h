@@ -5,12 +5,14 @@
 
 #include "base/cpu.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#define GEMM_NR 32        /* output columns of a packed weight panel */
-#define ATTN_TILE 32      /* keys of an attention tile; tiles begin at multiples of it */
-#define ATTN_MAX_GROUP 64 /* query heads that share one KV head in one call */
+#define GEMM_NR 32       /* output columns of a packed weight panel */
+#define SWIGLU_NR 16     /* of gate, and of up, in a panel that holds both */
+#define ATTN_TILE 32     /* keys of an attention tile; tiles begin at multiples of it */
+#define ATTN_MAX_ROWS 64 /* rows of a call: tokens times query heads of a group */
 
 /* Static per-channel scales of one KV head's INT8 cache, (d) each; value = (q - offset) * scale. */
 struct c8_scales {
@@ -24,12 +26,17 @@ static inline int c8_padded_dim(int d)
     return (d + 3) / 4 * 4;
 }
 
+/* Query rows that see one KV head: tokens [position, position + tokens) of one request, the heads of a group each.
+ * A row's result does not depend on the others of its call. */
 struct attn_args {
-    float *out;     /* (group, d) */
-    const float *q; /* (group, d) */
-    int group, d;
+    float *out; /* (tokens, ldout), of which (group, d) is written */
+    size_t ldout;
+    const float *q; /* (tokens, ldq), of which (group, d) is read */
+    size_t ldq;
+    int tokens, group, d;       /* tokens * group <= ATTN_MAX_ROWS */
     float scale;                /* of q.k, 1/sqrt(d) */
-    int64_t begin, end;         /* absolute positions of the keys seen */
+    int64_t position;           /* of the first token; it sees keys [max(0, position - window + 1), position] */
+    int64_t window;             /* 0: as far as there are */
     const int32_t *block_table; /* block of position p: block_table[p / block_size] */
     int block_size;             /* a multiple of ATTN_TILE */
     const uint8_t *k, *v;       /* this layer and KV head in block 0 */
@@ -37,26 +44,41 @@ struct attn_args {
     const struct c8_scales *c8; /* of this KV head, for attn_c8 */
 };
 
+/* Keys [begin, end) of token i of a call. */
+static inline int64_t attn_begin(const struct attn_args *a, int i)
+{
+    int64_t position = a->position + i;
+    return a->window && position >= a->window ? position - a->window + 1 : 0;
+}
+
+static inline int64_t attn_end(const struct attn_args *a, int i)
+{
+    return a->position + i + 1;
+}
+
 /* INT8 GEMM. With a = sum over k of (x[r][k] - 128) * w[j][k], exact in int32 (wrapping),
  *     a += col_add[j];  a -= row_zero[r] * col_sum[j];  a -= col_zero[j] * row_sum[r]      (where not NULL)
- *     y[r*ldy + j] = (float)a * col_scale[j] * row_scale[r] + bias[j]                       (left to right)
- * w is packed as (panel, k4 / 4, GEMM_NR, 4), zero beyond n and k. */
+ *     f[j] = (float)a * col_scale[j] * row_scale[r] + bias[j]                              (left to right)
+ * w is packed as (panel, k4 / 4, GEMM_NR, 4), zero beyond n and k. y[r*ldy + j] = f[j] for j < n; with swiglu a panel
+ * holds SWIGLU_NR columns of gate and then the same of up, and y[r*ldy + j] = silu(gate[j]) * up[j] for j < n, as
+ * silu_mul has it. What is given for columns has a value for every column of the panels, padding included. */
 struct gemm_i8_args {
     float *y;
     size_t ldy;
     const uint8_t *x; /* (rows, ldx), q + 128 */
     size_t ldx;
-    int rows, k4, n; /* k4: k rounded up to a multiple of 4 */
+    int rows, k4, n; /* k4: k rounded up to a multiple of 4; n: columns of y */
+    bool swiglu;
     const int8_t *w;
-    const int32_t *w_sum;    /* (n) sum of w over k: what u8 x s8 kernels take off, 128 times */
-    const int32_t *col_add;  /* (n) or NULL */
-    const float *col_scale;  /* (n) */
+    const int32_t *w_sum;    /* (columns) sum of w over k: what u8 x s8 kernels take off, 128 times */
+    const int32_t *col_add;  /* (columns) or NULL */
+    const float *col_scale;  /* (columns) */
     const float *row_scale;  /* (rows) or NULL */
     const int32_t *row_zero; /* (rows) or NULL, with */
-    const int32_t *col_sum;  /* (n) sum of (w - col_zero) */
-    const int32_t *col_zero; /* (n) or NULL, with */
+    const int32_t *col_sum;  /* (columns) sum of (w - col_zero) */
+    const int32_t *col_zero; /* (columns) or NULL, with */
     const int32_t *row_sum;  /* (rows) sum of q over k */
-    const float *bias;       /* (n) or NULL */
+    const float *bias;       /* (columns) or NULL */
 };
 
 /* Float activations over integer weights, in groups of group_size along k:

@@ -155,13 +155,13 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
     const struct model_config *c = &p->m->config;
     const struct kernel_ops *ops = p->m->ops;
     enum dtype dtype = p->kv->layers[layer_idx].dtype;
-    int64_t position = p->batch->positions[t], window = c->sliding_window;
     int group = c->num_attention_heads / c->num_key_value_heads, first = kv_head * group;
     struct attn_args a = {
         .d = c->head_dim,
         .scale = 1.0f / sqrtf((float)c->head_dim),
-        .begin = layer->type == LAYER_SLIDING_ATTENTION && position >= window ? position - window + 1 : 0,
-        .end = position + 1,
+        .tokens = 1,
+        .position = p->batch->positions[t],
+        .window = layer->type == LAYER_SLIDING_ATTENTION ? c->sliding_window : 0,
         .block_table = p->batch->block_table[t],
         .block_size = p->kv->block_size,
         .k = kv_cache_k(p->kv, layer_idx, 0, kv_head),
@@ -169,9 +169,9 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
         .block_stride = p->kv->layers[layer_idx].block_bytes,
         .c8 = dtype == DTYPE_I8 ? &layer->c8[kv_head] : NULL,
     };
-    for (int g = 0; g < group; g += ATTN_MAX_GROUP) {
+    for (int g = 0; g < group; g += ATTN_MAX_ROWS) {
         size_t at = (size_t)(first + g) * (size_t)a.d;
-        a.group = MIN(group - g, ATTN_MAX_GROUP);
+        a.group = MIN(group - g, ATTN_MAX_ROWS);
         a.q = p->ws->qkv + (size_t)t * qkv_width(c) + at;
         a.out = p->ws->attn + (size_t)t * (size_t)layer->o.k + at;
         (dtype == DTYPE_I8     ? ops->attn_c8

@@ -150,7 +150,7 @@ static float *pack_groups(const struct linear *l, const float *from)
 
 static void int8_columns_init(struct linear *l)
 {
-    size_t n = (size_t)l->n;
+    size_t n = (size_t)num_panels(l) * GEMM_NR;
     l->w_sum = mem_calloc(n, sizeof(*l->w_sum));
     l->col_scale = mem_calloc(n, sizeof(*l->col_scale));
 }
@@ -159,19 +159,19 @@ static void int8_columns_init(struct linear *l)
 static void int8_columns_finish(struct linear *l, const struct checkpoint *ckpt, const struct linear_spec *s,
                                 const float *zero)
 {
-    size_t n = (size_t)l->n;
+    size_t n = (size_t)l->n, padded = (size_t)num_panels(l) * GEMM_NR;
     if (s->folded) {
-        l->col_add = mem_alloc(n * sizeof(*l->col_add));
+        l->col_add = mem_calloc(padded, sizeof(*l->col_add));
         checkpoint_linear_folded(ckpt, s, l->col_add, l->col_scale);
         return;
     }
     bool asym = l->activation == ACTIVATION_INT8_DYNAMIC_ASYM;
     if (zero)
-        l->col_zero = mem_calloc(n, sizeof(*l->col_zero));
+        l->col_zero = mem_calloc(padded, sizeof(*l->col_zero));
     if (asym)
-        l->col_sum = mem_calloc(n, sizeof(*l->col_sum));
+        l->col_sum = mem_calloc(padded, sizeof(*l->col_sum));
     if (l->activation == ACTIVATION_INT8_STATIC)
-        l->col_add = mem_calloc(n, sizeof(*l->col_add));
+        l->col_add = mem_calloc(padded, sizeof(*l->col_add));
     for (size_t j = 0; j < n; j++) {
         int32_t z = zero ? (int32_t)zero[j] : 0, sum = l->w_sum[j] - l->k * z;
         if (zero)
@@ -193,7 +193,7 @@ static int bias_load(struct linear *l, const struct checkpoint *ckpt, const stru
     const uint8_t *data = checkpoint_tensor_pin(ckpt, t);
     if (!data)
         return OCTAVO_ENOMEM;
-    l->bias = mem_alloc((size_t)l->n * sizeof(*l->bias));
+    l->bias = mem_calloc((size_t)num_panels(l) * GEMM_NR, sizeof(*l->bias));
     for (size_t i = 0; i < (size_t)l->n; i++)
         l->bias[i] = tensor_elem(data + i * elem_bytes(t->dtype), t->dtype);
     checkpoint_tensor_unpin(ckpt, t, data);

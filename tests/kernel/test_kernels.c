@@ -183,7 +183,9 @@ static void attention_matches_ref(void **state)
             int nblocks = 8;
             size_t half = (size_t)bs * (size_t)d * (size_t)elem, stride = 2 * half;
             int32_t table[8] = {5, 2, 7, 0, 3, 6, 1, 4};
-            struct guarded q = floats((size_t)(group * d)), k = floats((size_t)(end * d)),
+            int tokens = 1 + (int)(rnd() % (uint32_t)(end < 20 / group ? end : 20 / group));
+            size_t width = (size_t)(group * d);
+            struct guarded q = floats((size_t)tokens * width), k = floats((size_t)(end * d)),
                            v = floats((size_t)(end * d));
             struct guarded want = guarded_new(q.bytes), got = guarded_new(q.bytes), cache[2];
             for (int c = 0; c < 2; c++) {
@@ -200,12 +202,15 @@ static void attention_matches_ref(void **state)
                     writes[type](block, block + half, (int)(t % bs), (float *)k.p + t * d, (float *)v.p + t * d, d);
                 }
                 attns[type](&(struct attn_args){.out = out->p,
+                                                .ldout = width,
                                                 .q = q.p,
+                                                .ldq = width,
                                                 .group = group,
                                                 .d = d,
-                                                .begin = begin,
+                                                .tokens = tokens,
                                                 .scale = 1.0f / sqrtf((float)d),
-                                                .end = end,
+                                                .position = end - tokens,
+                                                .window = begin ? end - begin : 0,
                                                 .block_table = table,
                                                 .block_size = bs,
                                                 .k = kv->p,
@@ -216,7 +221,7 @@ static void attention_matches_ref(void **state)
                     same(&want, &got, "attention", cpu_isa_name(ops->isa));
                 }
             }
-            for (size_t i = 0; i < (size_t)(group * d); i++)
+            for (size_t i = 0; i < (size_t)tokens * width; i++)
                 assert_true(isfinite(((float *)want.p)[i]));
             guarded_free(&q), guarded_free(&k), guarded_free(&v), guarded_free(&want), guarded_free(&got);
             guarded_free(&cache[0]), guarded_free(&cache[1]);
@@ -232,18 +237,18 @@ static void gemm_i8_matches_ref(void **state)
                                     {13, 80, 97}, {97, 48, 40}, {29, 1000, 17}, {5, 4, 48}};
     const struct kernel_ops *ref = kernel_ops_get(CPU_ISA_REF);
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
-        for (unsigned with = 0; with < 32; with++) {
+        for (unsigned with = 0; with < 64; with++) {
             int m = shapes[s][0], k = shapes[s][1], n = shapes[s][2], k4 = (k + 3) / 4 * 4;
-            int panels = (n + GEMM_NR - 1) / GEMM_NR;
+            int nr = with & 32 ? SWIGLU_NR : GEMM_NR, panels = (n + nr - 1) / nr, cols = panels * GEMM_NR;
             size_t ldx = (size_t)k4 + 4, ldy = (size_t)n + 3;
             struct guarded x = guarded_new((size_t)(m - 1) * ldx + (size_t)k4);
-            struct guarded w = guarded_new(gemm_packed_elems(n, k4)), f[3], i[5];
+            struct guarded w = guarded_new((size_t)cols * (size_t)k4), f[3], i[5];
             int8_t extreme = rnd() % 3 ? 0 : (int8_t)(rnd() % 2 ? 127 : -128); /* all the same: the largest sums */
             for (size_t b = 0; b < x.bytes; b++)
                 ((uint8_t *)x.p)[b] = extreme ? (extreme > 0 ? 255 : 0) : (uint8_t)rnd();
             memset(w.p, 0, w.bytes);
-            struct guarded w_sum = guarded_new((size_t)n * 4);
-            for (int j = 0; j < n; j++) {
+            struct guarded w_sum = guarded_new((size_t)cols * 4);
+            for (int j = 0; j < cols; j++) {
                 int32_t sum = 0;
                 for (int c = 0; c < k; c++) {
                     int8_t q = extreme ? extreme : (int8_t)rnd();
@@ -253,9 +258,9 @@ static void gemm_i8_matches_ref(void **state)
                 }
                 ((int32_t *)w_sum.p)[j] = sum;
             }
-            f[0] = floats((size_t)n), f[1] = floats((size_t)m), f[2] = floats((size_t)n);
+            f[0] = floats((size_t)cols), f[1] = floats((size_t)m), f[2] = floats((size_t)cols);
             for (int v = 0; v < 5; v++) {
-                i[v] = guarded_new((size_t)(v == 1 || v == 4 ? m : n) * 4);
+                i[v] = guarded_new((size_t)(v == 1 || v == 4 ? m : cols) * 4);
                 for (size_t e = 0; e < i[v].bytes / 4; e++)
                     ((int32_t *)i[v].p)[e] = (int32_t)(rnd() % 2001) - 1000;
             }
@@ -267,6 +272,7 @@ static void gemm_i8_matches_ref(void **state)
                                      .rows = m,
                                      .k4 = k4,
                                      .n = n,
+                                     .swiglu = nr == SWIGLU_NR,
                                      .w = w.p,
                                      .w_sum = w_sum.p,
                                      .col_scale = f[0].p};
@@ -395,12 +401,15 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
     int32_t table[BLOCKS];
     for (int i = 0; i < BLOCKS; i++)
         table[i] = (i * 37 + 11) % BLOCKS;
-    struct guarded q = floats((size_t)(group * d)), k = guarded_new((size_t)(end * d) * 4), v = guarded_new(k.bytes);
+    int most = ATTN_MAX_ROWS / group, tokens = 1 + (int)(rnd() % (uint32_t)(end < most ? end : most));
+    size_t width = (size_t)(group * d);
+    int64_t window = begin ? end - begin : 0;
+    struct guarded q = floats((size_t)tokens * width), k = guarded_new((size_t)(end * d) * 4), v = guarded_new(k.bytes);
     struct guarded want = guarded_new(q.bytes), got = guarded_new(q.bytes), cache[2], sc[6];
     for (int i = 0; i < 6; i++)
         sc[i] = guarded_new((size_t)d * 4);
     float *kp = k.p, *vp = v.p, *qp = q.p;
-    for (int i = 0; i < group * d; i++)
+    for (size_t i = 0; i < (size_t)tokens * width; i++)
         qp[i] = ((float)(rnd() % 20001) - 10000) / 5000 * (kind == 0 ? 0.05f : kind == 1 ? 3 : 1);
     for (int64_t i = 0; i < end * d; i++) {
         float channel = i % d % 7 == 3 ? 8.0f : 1.0f; /* some channels are hotter, as in real K */
@@ -441,11 +450,14 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
             ops->kv_write_c8(block, block + kb, (int)(t % BS), kp + t * d, vp + t * d, d, &scales);
         }
         ops->attn_c8(&(struct attn_args){.out = out->p,
+                                         .ldout = width,
                                          .q = q.p,
+                                         .ldq = width,
                                          .group = group,
                                          .d = d,
-                                         .begin = begin,
-                                         .end = end,
+                                         .tokens = tokens,
+                                         .position = end - tokens,
+                                         .window = window,
                                          .scale = 1.0f / sqrtf((float)d),
                                          .block_table = table,
                                          .block_size = BS,
@@ -460,9 +472,10 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
     }
     /* against attention over explicitly dequantised K and V, in double */
     double *p = malloc((size_t)end * sizeof(*p));
-    for (int g = 0; g < group; g++) {
+    for (int g = 0; g < tokens * group; g++) {
+        int64_t stop = end - tokens + g / group + 1, from = window && stop > window ? stop - window : 0;
         double max = -INFINITY, sum = 0, err = 0, norm = 0;
-        for (int64_t t = begin; t < end; t++) {
+        for (int64_t t = from; t < stop; t++) {
             p[t] = 0;
             for (int i = 0; i < d; i++) {
                 double kq = fmin(fmax(rint((double)(kp[t * d + i] * s[1][i] + s[2][i])), -128), 127);
@@ -471,11 +484,11 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
             p[t] /= sqrt(d);
             max = fmax(max, p[t]);
         }
-        for (int64_t t = begin; t < end; t++)
+        for (int64_t t = from; t < stop; t++)
             sum += p[t] = exp(p[t] - max);
         for (int i = 0; i < d; i++) {
             double o = 0;
-            for (int64_t t = begin; t < end; t++) {
+            for (int64_t t = from; t < stop; t++) {
                 double vq = fmin(fmax(rint((double)(vp[t * d + i] * s[4][i] + s[5][i])), -128), 127);
                 o += p[t] * (vq - (double)s[5][i]) * (double)s[3][i];
             }
@@ -484,8 +497,8 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
             norm += o * o;
         }
         if (sqrt(err) > 5e-3 * sqrt(norm) + 1e-7)
-            fail_msg("attn_c8 d=%d group=%d keys=%d..%d asym=%d kind=%d: relative error %.1e", d, group, (int)begin,
-                     (int)end, asym, kind, sqrt(err / norm));
+            fail_msg("attn_c8 d=%d group=%d keys=%d..%d asym=%d kind=%d: relative error %.1e", d, group, (int)from,
+                     (int)stop, asym, kind, sqrt(err / norm));
     }
     free(p);
     for (int i = 0; i < 6; i++)
@@ -558,8 +571,9 @@ static void ref_is_right(void **state)
                                      .group = 1,
                                      .d = D,
                                      .scale = 0.2f,
-                                     .begin = 5,
-                                     .end = T,
+                                     .tokens = 1,
+                                     .position = T - 1,
+                                     .window = T - 5,
                                      .block_table = table,
                                      .block_size = 32,
                                      .k = (uint8_t *)block[0][0],

@@ -7,47 +7,52 @@
 #define F32_SAME(x) (x)
 
 #define ATTN(name, type, convert)                                                                                      \
-    void name(const struct attn_args *a)                                                                               \
+    static void name##_row(const struct attn_args *a, int token, int g)                                                \
     {                                                                                                                  \
         size_t d = (size_t)a->d;                                                                                       \
-        for (int g = 0; g < a->group; g++) {                                                                           \
-            const float *q = a->q + (size_t)g * d;                                                                     \
-            float *out = a->out + (size_t)g * d;                                                                       \
-            float max = -INFINITY, sum = 0;                                                                            \
-            for (size_t i = 0; i < d; i++)                                                                             \
-                out[i] = 0;                                                                                            \
-            for (int64_t t0 = a->begin / ATTN_TILE * ATTN_TILE; t0 < a->end; t0 += ATTN_TILE) {                        \
-                size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride;                           \
-                size_t at = (size_t)(t0 % a->block_size) * d; /* elements to the tile, in K and in V */                \
-                const type *k = (const type *)(a->k + block) + at;                                                     \
-                const type *v = (const type *)(a->v + block) + at;                                                     \
-                int lo = a->begin > t0 ? (int)(a->begin - t0) : 0;                                                     \
-                int hi = a->end - t0 < ATTN_TILE ? (int)(a->end - t0) : ATTN_TILE;                                     \
-                float p[ATTN_TILE] = {0}, lane[16], new_max = max;                                                     \
-                for (int t = lo; t < hi; t++) {                                                                        \
-                    float dot = 0;                                                                                     \
-                    for (size_t i = 0; i < d; i++)                                                                     \
-                        dot = fmaf(q[i], convert(k[i * ATTN_TILE + (size_t)t]), dot);                                  \
-                    p[t] = dot * a->scale;                                                                             \
-                    new_max = p[t] > new_max ? p[t] : new_max;                                                         \
-                }                                                                                                      \
-                for (int t = lo; t < hi; t++)                                                                          \
-                    p[t] = exp_f32(p[t] - new_max);                                                                    \
-                for (int t = 0; t < 16; t++)                                                                           \
-                    lane[t] = p[t] + p[t + 16];                                                                        \
-                float correction = exp_f32(max - new_max);                                                             \
-                sum = fmaf(sum, correction, lanes_sum(lane));                                                          \
-                max = new_max;                                                                                         \
+        const float *q = a->q + (size_t)token * a->ldq + (size_t)g * d;                                                \
+        float *out = a->out + (size_t)token * a->ldout + (size_t)g * d;                                                \
+        int64_t begin = attn_begin(a, token), end = attn_end(a, token);                                                \
+        float max = -INFINITY, sum = 0;                                                                                \
+        for (size_t i = 0; i < d; i++)                                                                                 \
+            out[i] = 0;                                                                                                \
+        for (int64_t t0 = begin / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {                                  \
+            size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride;                               \
+            size_t at = (size_t)(t0 % a->block_size) * d; /* elements to the tile, in K and in V */                    \
+            const type *k = (const type *)(a->k + block) + at;                                                         \
+            const type *v = (const type *)(a->v + block) + at;                                                         \
+            int lo = begin > t0 ? (int)(begin - t0) : 0;                                                               \
+            int hi = end - t0 < ATTN_TILE ? (int)(end - t0) : ATTN_TILE;                                               \
+            float p[ATTN_TILE] = {0}, lane[16], new_max = max;                                                         \
+            for (int t = lo; t < hi; t++) {                                                                            \
+                float dot = 0;                                                                                         \
                 for (size_t i = 0; i < d; i++)                                                                         \
-                    out[i] *= correction;                                                                              \
-                for (int t = lo; t < hi; t++)                                                                          \
-                    for (size_t i = 0; i < d; i++)                                                                     \
-                        out[i] = fmaf(p[t], convert(v[(size_t)t * d + i]), out[i]);                                    \
+                    dot = fmaf(q[i], convert(k[i * ATTN_TILE + (size_t)t]), dot);                                      \
+                p[t] = dot * a->scale;                                                                                 \
+                new_max = p[t] > new_max ? p[t] : new_max;                                                             \
             }                                                                                                          \
-            float inv = 1.0f / sum;                                                                                    \
+            for (int t = lo; t < hi; t++)                                                                              \
+                p[t] = exp_f32(p[t] - new_max);                                                                        \
+            for (int t = 0; t < 16; t++)                                                                               \
+                lane[t] = p[t] + p[t + 16];                                                                            \
+            float correction = exp_f32(max - new_max);                                                                 \
+            sum = fmaf(sum, correction, lanes_sum(lane));                                                              \
+            max = new_max;                                                                                             \
             for (size_t i = 0; i < d; i++)                                                                             \
-                out[i] *= inv;                                                                                         \
+                out[i] *= correction;                                                                                  \
+            for (int t = lo; t < hi; t++)                                                                              \
+                for (size_t i = 0; i < d; i++)                                                                         \
+                    out[i] = fmaf(p[t], convert(v[(size_t)t * d + i]), out[i]);                                        \
         }                                                                                                              \
+        float inv = 1.0f / sum;                                                                                        \
+        for (size_t i = 0; i < d; i++)                                                                                 \
+            out[i] *= inv;                                                                                             \
+    }                                                                                                                  \
+    void name(const struct attn_args *a)                                                                               \
+    {                                                                                                                  \
+        for (int i = 0; i < a->tokens; i++)                                                                            \
+            for (int g = 0; g < a->group; g++)                                                                         \
+                name##_row(a, i, g);                                                                                   \
     }
 
 ATTN(attn_bf16_ref, uint16_t, f32_from_bf16)

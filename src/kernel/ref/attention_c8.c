@@ -1,9 +1,10 @@
 /* Paged attention over an INT8 cache: the specification. Nothing is dequantised. K's scales go into q once for a head;
  * q becomes a 16-bit integer with one scale; a K offset (and the 128 that K is held with) adds the same to every logit
- * of a row, so softmax cancels it. Probabilities of a tile become 16-bit integers against the tile's own maximum, and
- * V's scale and offset are applied once at the end: the weights that are summed are the weights that are divided by,
- * so they sum to 1 exactly as the offset needs. Both dot products are exact in int32, whatever instructions make them.
- * Why 16 bits for both: docs/KERNELS.md.
+ * of a row, so softmax cancels it. Probabilities of a tile become integers against the tile's own maximum: of 16 bits
+ * where the tile holds a key that matters for the row so far (c8_fine), of 8 bits elsewhere. V's scale and offset are
+ * applied once at the end: the weights that are summed are the weights that are divided by, so they sum to 1 exactly as
+ * the offset needs. All dot products are exact in int32, whatever instructions make them.
+ * Why these widths: docs/KERNELS.md.
  *
  * Layout of a tile of ATTN_TILE tokens: K (padded_dim / 4, ATTN_TILE, 4) as u8 = q + 128, V (ATTN_TILE / 4, d, 4). */
 #ifndef KFN
@@ -14,7 +15,9 @@
 #include "kernel/ref/math.h"
 
 #define Q_MAX 32512     /* 127 * 256: two signed 8-bit planes */
-#define P_MAX 65535.0f  /* two unsigned ones */
+#define P_COARSE 255    /* one unsigned plane */
+#define P_FINE 65280    /* two: 255 * 256, so that both have one unit */
+#define FINE_MASS 32    /* see c8_fine */
 #define C8_MAX_DIM 1024 /* config.c's limit of head_dim */
 
 static inline float c8_rint(float x)
@@ -44,8 +47,8 @@ void KFN(kv_write_c8)(void *k_block, void *v_block, int slot, const float *k, co
         kt[(i / 4 * ATTN_TILE + t) * 4 + i % 4] = 128;
 }
 
-/* q times K's scales as integers of at most q_max; returns what one unit is worth. */
-static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scale, int d)
+/* q times K's scales as integers of at most q_max; returns what one unit of a dot is worth, in powers of two. */
+static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scale, int d, float scale)
 {
     float scaled[C8_MAX_DIM], lane[16] = {0};
     int most = (int)(INT32_MAX / (255 * d)), q_max = most < Q_MAX ? most : Q_MAX;
@@ -63,61 +66,71 @@ static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scal
     }
     for (int i = d; i < c8_padded_dim(d); i++)
         q16[i] = 0;
-    return unit;
+    return unit * (scale * 0x1.715476p+0f);
+}
+
+/* Whether a tile's probabilities want 16 bits: its largest key, of the given weight (all relative to the new maximum),
+ * takes more than 1 / FINE_MASS of the row, as far as the row is known. A key that takes less can do with 8. */
+static inline bool c8_fine(float weight, float mass_before)
+{
+    return mass_before < weight * ((float)FINE_MASS * (float)P_FINE);
 }
 
 #ifndef KERNEL_OWN_DOTS
-static inline void c8_head(const struct attn_args *a, int g)
+static inline void c8_row(const struct attn_args *a, int token, int g)
 {
     size_t d = (size_t)a->d, pd = (size_t)c8_padded_dim(a->d);
-    int32_t q16[C8_MAX_DIM];
-    float *out = a->out + (size_t)g * d;
-    float unit = c8_quant_q(q16, a->q + (size_t)g * d, a->c8->k_scale, a->d) * a->scale;
-    float max = -INFINITY, sum = 0;
+    int32_t q16[C8_MAX_DIM], max = 0;
+    const float *q = a->q + (size_t)token * a->ldq + (size_t)g * d;
+    float *out = a->out + (size_t)token * a->ldout + (size_t)g * d;
+    float unit = c8_quant_q(q16, q, a->c8->k_scale, a->d, a->scale), mass = 0;
+    int64_t begin = attn_begin(a, token), end = attn_end(a, token);
     for (size_t i = 0; i < d; i++)
         out[i] = 0;
-    for (int64_t t0 = a->begin / ATTN_TILE * ATTN_TILE; t0 < a->end; t0 += ATTN_TILE) {
+    for (int64_t t0 = begin / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {
         size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride;
         const uint8_t *k = a->k + block + (size_t)(t0 % a->block_size) * pd;
         const int8_t *v = (const int8_t *)a->v + block + (size_t)(t0 % a->block_size) * d;
-        int lo = a->begin > t0 ? (int)(a->begin - t0) : 0;
-        int hi = a->end - t0 < ATTN_TILE ? (int)(a->end - t0) : ATTN_TILE;
-        int32_t dot[ATTN_TILE] = {0}, p16[ATTN_TILE], p_sum = 0;
-        float s[ATTN_TILE], tile_max = -INFINITY;
+        int lo = begin > t0 ? (int)(begin - t0) : 0;
+        int hi = end - t0 < ATTN_TILE ? (int)(end - t0) : ATTN_TILE;
+        int32_t dot[ATTN_TILE] = {0}, p[ATTN_TILE], p_sum = 0, tile_max = INT32_MIN;
         for (size_t i = 0; i < pd; i += 4) {
             const uint8_t *kc = k + i * ATTN_TILE;
             for (int t = 0; t < ATTN_TILE; t++)
                 dot[t] += q16[i] * (kc[t * 4] - 128) + q16[i + 1] * (kc[t * 4 + 1] - 128) +
                           q16[i + 2] * (kc[t * 4 + 2] - 128) + q16[i + 3] * (kc[t * 4 + 3] - 128);
         }
+        for (int t = lo; t < hi; t++)
+            tile_max = dot[t] > tile_max ? dot[t] : tile_max;
+        bool first = mass == 0; /* a tile has a key with p = P_FINE: only before the first is it 0 */
+        int32_t new_max = first || tile_max > max ? tile_max : max;
+        float weight = exp2_f32((float)(tile_max - new_max) * unit);
+        float correction = first ? 0.0f : exp2_f32((float)(max - new_max) * unit);
+        bool fine = c8_fine(weight, mass * correction);
         for (int t = 0; t < ATTN_TILE; t++) {
-            s[t] = t >= lo && t < hi ? (float)dot[t] * unit : -INFINITY;
-            tile_max = s[t] > tile_max ? s[t] : tile_max;
+            float e = exp2_f32((float)(t < lo || t >= hi ? 0 : dot[t] - tile_max) * unit);
+            p[t] = fine ? (int32_t)c8_rint(e * (float)P_FINE) : (int32_t)c8_rint(e * (float)P_COARSE) * 256;
+            p[t] = t < lo || t >= hi ? 0 : p[t];
+            p_sum += p[t];
         }
-        for (int t = 0; t < ATTN_TILE; t++) {
-            float e = c8_rint(exp_f32(s[t] - tile_max) * P_MAX);
-            p16[t] = t >= lo && t < hi ? (int32_t)e : 0;
-            p_sum += p16[t];
-        }
-        float new_max = tile_max > max ? tile_max : max;
-        float weight = exp_f32(tile_max - new_max), correction = exp_f32(max - new_max);
         for (size_t i = 0; i < d; i++) {
             int32_t acc = 0;
             for (size_t t = 0; t < ATTN_TILE; t++)
-                acc += p16[t] * v[t / 4 * 4 * d + i * 4 + t % 4];
+                acc += p[t] * v[t / 4 * 4 * d + i * 4 + t % 4];
             out[i] = fmaf((float)acc, weight, out[i] * correction);
         }
-        sum = fmaf((float)p_sum, weight, sum * correction);
+        mass = fmaf((float)p_sum, weight, mass * correction);
         max = new_max;
     }
-    float inv = 1.0f / sum;
+    float inv = 1.0f / mass;
     for (size_t i = 0; i < d; i++)
         out[i] = (out[i] * inv - a->c8->v_offset[i]) * a->c8->v_scale[i];
 }
 
 void KFN(attn_c8)(const struct attn_args *a)
 {
-    for (int g = 0; g < a->group; g++)
-        c8_head(a, g);
+    for (int i = 0; i < a->tokens; i++)
+        for (int g = 0; g < a->group; g++)
+            c8_row(a, i, g);
 }
 #endif

@@ -9,6 +9,7 @@
 #include "kernel/ref/convert.h"
 #include "kernel/ref/math.h"
 
+#ifndef KERNEL_OWN_ROWS /* the tier brings its own */
 void KFN(rmsnorm)(float *y, const float *x, const float *weight, int n, float eps)
 {
     float lane[16] = {0};
@@ -22,6 +23,13 @@ void KFN(rmsnorm)(float *y, const float *x, const float *weight, int n, float ep
     for (i = 0; i < n; i++)
         y[i] = x[i] * inv * weight[i];
 }
+
+void KFN(silu_mul)(float *y, const float *gate, const float *up, int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] = silu_mul_f32(gate[i], up[i]);
+}
+#endif
 
 void KFN(rope)(float *x, const float *cos, const float *sin, int d)
 {
@@ -37,12 +45,6 @@ void KFN(add)(float *y, const float *x, int n)
 {
     for (int i = 0; i < n; i++)
         y[i] += x[i];
-}
-
-void KFN(silu_mul)(float *y, const float *gate, const float *up, int n)
-{
-    for (int i = 0; i < n; i++)
-        y[i] = gate[i] / (1.0f + exp_f32(-gate[i])) * up[i];
 }
 
 /* K of a tile is (d, ATTN_TILE): one vector load holds one channel of many keys. V is (token, d). */

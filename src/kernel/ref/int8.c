@@ -27,6 +27,7 @@ static inline void pad_row(uint8_t *xq, int n)
         xq[n] = 128;
 }
 
+#ifndef KERNEL_OWN_ROWS
 void KFN(quant_dynamic)(uint8_t *xq, float *ret_scale, const float *x, int n)
 {
     float lane[16] = {0};
@@ -43,6 +44,7 @@ void KFN(quant_dynamic)(uint8_t *xq, float *ret_scale, const float *x, int n)
     pad_row(xq, n);
     *ret_scale = s;
 }
+#endif
 
 void KFN(quant_dynamic_asym)(uint8_t *xq, float *ret_scale, int32_t *ret_zero, const float *x, int n)
 {
@@ -69,14 +71,36 @@ void KFN(quant_static)(uint8_t *xq, const float *x, int n, float inv_scale, floa
 }
 
 #ifndef KERNEL_OWN_DOTS /* the tier brings its own */
+/* The sums of one row and panel to what is stored for them. */
+static inline void gemm_i8_finish(const struct gemm_i8_args *a, const uint32_t *acc, int r, int panel)
+{
+    float f[GEMM_NR], *y = a->y + (size_t)r * a->ldy;
+    for (int i = 0; i < GEMM_NR; i++) {
+        int j = panel * GEMM_NR + i;
+        uint32_t sum = acc[i];
+        if (a->col_add)
+            sum += (uint32_t)a->col_add[j];
+        if (a->row_zero)
+            sum -= (uint32_t)a->row_zero[r] * (uint32_t)a->col_sum[j];
+        if (a->col_zero)
+            sum -= (uint32_t)a->col_zero[j] * (uint32_t)a->row_sum[r];
+        f[i] = (float)(int32_t)sum * a->col_scale[j];
+        if (a->row_scale)
+            f[i] *= a->row_scale[r];
+        if (a->bias)
+            f[i] += a->bias[j];
+    }
+    int nr = a->swiglu ? SWIGLU_NR : GEMM_NR, cols = a->n - panel * nr < nr ? a->n - panel * nr : nr;
+    for (int i = 0; i < cols; i++)
+        y[panel * nr + i] = a->swiglu ? silu_mul_f32(f[i], f[SWIGLU_NR + i]) : f[i];
+}
+
 void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
     for (int p = panel_begin; p < panel_end; p++) {
         const int8_t *wp = a->w + (size_t)p * (size_t)a->k4 * GEMM_NR;
-        int j0 = p * GEMM_NR, cols = a->n - j0 < GEMM_NR ? a->n - j0 : GEMM_NR;
         for (int r = 0; r < a->rows; r++) {
             const uint8_t *x = a->x + (size_t)r * a->ldx;
-            float *y = a->y + (size_t)r * a->ldy + (size_t)j0;
             uint32_t acc[GEMM_NR] = {0}; /* unsigned: wrapping is defined, and the true sum fits */
             for (int i = 0; i < a->k4; i += 4) {
                 int32_t x0 = x[i] - 128, x1 = x[i + 1] - 128, x2 = x[i + 2] - 128, x3 = x[i + 3] - 128;
@@ -84,19 +108,7 @@ void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
                 for (int j = 0; j < GEMM_NR; j++)
                     acc[j] += (uint32_t)(x0 * w[j * 4] + x1 * w[j * 4 + 1] + x2 * w[j * 4 + 2] + x3 * w[j * 4 + 3]);
             }
-            for (int j = 0; j < cols; j++) {
-                uint32_t sum = acc[j];
-                if (a->col_add)
-                    sum += (uint32_t)a->col_add[j0 + j];
-                if (a->row_zero)
-                    sum -= (uint32_t)a->row_zero[r] * (uint32_t)a->col_sum[j0 + j];
-                if (a->col_zero)
-                    sum -= (uint32_t)a->col_zero[j0 + j] * (uint32_t)a->row_sum[r];
-                float f = (float)(int32_t)sum * a->col_scale[j0 + j];
-                if (a->row_scale)
-                    f *= a->row_scale[r];
-                y[j] = a->bias ? f + a->bias[j0 + j] : f;
-            }
+            gemm_i8_finish(a, acc, r, p);
         }
     }
 }

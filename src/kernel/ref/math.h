@@ -30,6 +30,28 @@ static inline float exp_f32(float x)
     return p * f32_from_bits((uint32_t)(half + 127) << 23) * f32_from_bits((uint32_t)(rest + 127) << 23);
 }
 
+/* 2^x for x <= 0, clamped at -126, to about 2e-7 relative; 2^0 is 1. For attention over integers, where log2(e) is part
+ * of a scale. The polynomial is minimax on [-1/2, 1/2] with
+ * its first coefficient held at 1. */
+static inline float exp2_f32(float x)
+{
+    x = x < -126.0f ? -126.0f : x;
+    float t = x + 0x1.8p23f;
+    float r = x - (t - 0x1.8p23f);
+    float p = 0x1.5bb9fep-10f;
+    p = fmaf(p, r, 0x1.3cea88p-7f);
+    p = fmaf(p, r, 0x1.c6b754p-5f);
+    p = fmaf(p, r, 0x1.ebf9bcp-3f);
+    p = fmaf(p, r, 0x1.62e42ap-1f);
+    p = fmaf(p, r, 1.0f);
+    return p * f32_from_bits((f32_bits(t) - 0x4b400000u + 127u) << 23);
+}
+
+static inline float silu_mul_f32(float gate, float up)
+{
+    return gate / (1.0f + exp_f32(-gate)) * up;
+}
+
 /* The tree over 16 lanes: halves are added until one is left. */
 static inline float lanes_sum(float lane[16])
 {

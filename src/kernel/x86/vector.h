@@ -103,24 +103,27 @@
             out[i] = acc;                                                                                              \
         }                                                                                                              \
     }                                                                                                                  \
-    void KFN(name)(const struct attn_args *a)                                                                          \
+    static void name##_token(const struct attn_args *a, int token)                                                     \
     {                                                                                                                  \
         size_t d = (size_t)a->d;                                                                                       \
-        float max[ATTN_MAX_GROUP], sum[ATTN_MAX_GROUP];                                                                \
+        const float *q0 = a->q + (size_t)token * a->ldq;                                                               \
+        float *out = a->out + (size_t)token * a->ldout;                                                                \
+        int64_t begin = attn_begin(a, token), end = attn_end(a, token);                                                \
+        float max[ATTN_MAX_ROWS], sum[ATTN_MAX_ROWS];                                                                  \
         for (int g = 0; g < a->group; g++) {                                                                           \
             max[g] = -INFINITY;                                                                                        \
             sum[g] = 0;                                                                                                \
         }                                                                                                              \
-        memset(a->out, 0, (size_t)a->group *d * sizeof(float));                                                        \
-        for (int64_t t0 = a->begin / ATTN_TILE * ATTN_TILE; t0 < a->end; t0 += ATTN_TILE) {                            \
+        memset(out, 0, (size_t)a->group *d * sizeof(float));                                                           \
+        for (int64_t t0 = begin / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {                                  \
             size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride;                               \
             size_t at = (size_t)(t0 % a->block_size) * d * sizeof(type);                                               \
             const uint8_t *k = a->k + block + at, *v = a->v + block + at;                                              \
-            int lo = a->begin > t0 ? (int)(a->begin - t0) : 0;                                                         \
-            int hi = a->end - t0 < ATTN_TILE ? (int)(a->end - t0) : ATTN_TILE;                                         \
+            int lo = begin > t0 ? (int)(begin - t0) : 0;                                                               \
+            int hi = end - t0 < ATTN_TILE ? (int)(end - t0) : ATTN_TILE;                                               \
             for (int g0 = 0; g0 < a->group; g0 += 4) {                                                                 \
                 float p[4][ATTN_TILE];                                                                                 \
-                const float *q = a->q + (size_t)g0 * d;                                                                \
+                const float *q = q0 + (size_t)g0 * d;                                                                  \
                 int heads = a->group - g0 < 4 ? a->group - g0 : 4;                                                     \
                 if (heads == 4)                                                                                        \
                     name##_dots(p, q, d, k, 4);                                                                        \
@@ -133,15 +136,20 @@
                 for (int h = 0; h < heads; h++) {                                                                      \
                     int g = g0 + h;                                                                                    \
                     float correction = softmax_tile(p[h], a->scale, lo, hi, &max[g], &sum[g]);                         \
-                    name##_value(a->out + (size_t)g * d, p[h], v, d, lo, hi, correction);                              \
+                    name##_value(out + (size_t)g * d, p[h], v, d, lo, hi, correction);                                 \
                 }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
         for (int g = 0; g < a->group; g++) {                                                                           \
             float inv = 1.0f / sum[g];                                                                                 \
             for (size_t i = 0; i < d; i++)                                                                             \
-                a->out[(size_t)g * d + i] *= inv;                                                                      \
+                out[(size_t)g * d + i] *= inv;                                                                         \
         }                                                                                                              \
+    }                                                                                                                  \
+    void KFN(name)(const struct attn_args *a)                                                                          \
+    {                                                                                                                  \
+        for (int i = 0; i < a->tokens; i++)                                                                            \
+            name##_token(a, i);                                                                                        \
     }
 
 /* Dots of a tile to unnormalised probabilities, zero outside [lo, hi); returns the correction of what came before. */

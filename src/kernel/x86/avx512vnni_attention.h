@@ -1,0 +1,352 @@
+/* C8 attention with vpdpbusd; part of avx512vnni.c. The tile of keys is the outer loop and the query rows of the call
+ * the inner one, six at a time: each load of K and V serves them all. What is done once for a row and a tile runs on
+ * sixteen rows at once. */
+
+#define C8_MR 6
+#define C8_NV 4 /* vectors of channels at once in p.V */
+
+/* Everything that a call remembers of its rows, (rows) each, padded so that vectors may run over the end. */
+struct c8_rows {
+    int rows;
+    float unit[ATTN_MAX_ROWS + 16], mass[ATTN_MAX_ROWS + 16];
+    float weight[ATTN_MAX_ROWS + 16], correction[ATTN_MAX_ROWS + 16];
+    int32_t max[ATTN_MAX_ROWS + 16], tile_max[ATTN_MAX_ROWS + 16], p_sum[ATTN_MAX_ROWS + 16];
+    uint64_t fine, kept;                   /* bit for each row: two planes; correction is 1 */
+    int32_t dot[ATTN_MAX_ROWS][ATTN_TILE]; /* 128 * sum of q too much, which the maximum takes off again */
+    uint8_t p_hi[ATTN_MAX_ROWS][ATTN_TILE], p_lo[ATTN_MAX_ROWS][ATTN_TILE];
+    int8_t q[ATTN_MAX_ROWS * C8_MAX_DIM * 2 + 64];      /* (rows / C8_MR, pd / 4, row, plane, 4): q = 256 * hi + lo */
+    _Alignas(64) float out[ATTN_MAX_ROWS * C8_MAX_DIM]; /* (rows, d) */
+};
+
+ALWAYS_INLINE __m512i broadcast4(const void *p)
+{
+    int32_t v;
+    memcpy(&v, p, 4);
+    return _mm512_set1_epi32(v);
+}
+
+/* c8_quant_q, into the planes of row r. */
+static void c8_query(struct c8_rows *s, const struct attn_args *a, int r, int mr)
+{
+    const float *q = a->q + (size_t)(r / a->group) * a->ldq + (size_t)(r % a->group) * (size_t)a->d;
+    size_t d = (size_t)a->d, pd = (size_t)c8_padded_dim(a->d);
+    int8_t *to = s->q + (size_t)(r / C8_MR * C8_MR) * pd * 2 + (size_t)(r % C8_MR) * 8, planes[2][16];
+    __m512 scaled[C8_MAX_DIM / 16], most = _mm512_setzero_ps();
+    for (size_t i = 0; i < d; i += 16) {
+        __mmask16 m = mask16(d - i);
+        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, q + i), _mm512_maskz_loadu_ps(m, a->c8->k_scale + i));
+        scaled[i / 16] = v;
+        most = _mm512_max_ps(_mm512_abs_ps(v), most);
+    }
+    int limit = INT32_MAX / (255 * a->d), q_max = limit < Q_MAX ? limit : Q_MAX;
+    float unit = tree_max(most) / (float)q_max;
+    unit = unit > 0 ? unit : 1.0f;
+    struct divisor by = divisor_of(unit);
+    for (size_t i = 0; i < pd; i += 16) {
+        __m512 v = divide(&by, scaled[i / 16]);
+        v = _mm512_max_ps(v, _mm512_set1_ps((float)-q_max));
+        v = _mm512_min_ps(v, _mm512_set1_ps((float)q_max));
+        __m512i n = _mm512_cvtps_epi32(v), hi = _mm512_srai_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(128)), 8);
+        _mm_storeu_si128((__m128i *)planes[0], _mm512_cvtepi32_epi8(hi));
+        _mm_storeu_si128((__m128i *)planes[1], _mm512_cvtepi32_epi8(_mm512_sub_epi32(n, _mm512_slli_epi32(hi, 8))));
+        for (size_t c = 0; c < 16 && i + c < pd; c += 4, to += (size_t)mr * 8) {
+            memcpy(to, planes[0] + c, 4);
+            memcpy(to + 4, planes[1] + c, 4);
+        }
+    }
+    s->unit[r] = unit * (a->scale * 0x1.715476p+0f);
+}
+
+/* Dots of mr rows with a tile, and the greatest of each row among the keys it sees. next: K and V of the tile that comes
+ * after this one, fetched meanwhile, or NULL. */
+ALWAYS_INLINE void c8_dots(int mr, struct c8_rows *s, int r0, const uint8_t *k, int pd, const __mmask16 (*seen)[2],
+                           const uint8_t *const *next)
+{
+    __m512i hi[C8_MR][2], lo[C8_MR][2];
+    const int8_t *q = s->q + (size_t)r0 * (size_t)pd * 2;
+#pragma GCC unroll 6
+    for (int r = 0; r < mr; r++)
+        hi[r][0] = hi[r][1] = lo[r][0] = lo[r][1] = _mm512_setzero_si512();
+    for (int i = 0; i < pd; i += 4, k += 4 * ATTN_TILE, q += mr * 8) {
+        __m512i k0 = _mm512_loadu_si512(k), k1 = _mm512_loadu_si512(k + 64);
+        if (next) {
+            _mm_prefetch((const char *)next[0] + i * ATTN_TILE, _MM_HINT_T0);
+            _mm_prefetch((const char *)next[0] + i * ATTN_TILE + 64, _MM_HINT_T0);
+            _mm_prefetch((const char *)next[1] + i * ATTN_TILE, _MM_HINT_T0);
+            _mm_prefetch((const char *)next[1] + i * ATTN_TILE + 64, _MM_HINT_T0);
+        }
+#pragma GCC unroll 6
+        for (int r = 0; r < mr; r++) {
+            __m512i qh = broadcast4(q + r * 8), ql = broadcast4(q + r * 8 + 4);
+            DPBUSD(hi[r][0], k0, qh);
+            DPBUSD(hi[r][1], k1, qh);
+            DPBUSD(lo[r][0], k0, ql);
+            DPBUSD(lo[r][1], k1, ql);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < mr; r++) {
+        __m512i d0 = _mm512_add_epi32(_mm512_slli_epi32(hi[r][0], 8), lo[r][0]);
+        __m512i d1 = _mm512_add_epi32(_mm512_slli_epi32(hi[r][1], 8), lo[r][1]);
+        _mm512_storeu_si512(s->dot[r0 + r], d0);
+        _mm512_storeu_si512(s->dot[r0 + r] + 16, d1);
+        __m512i least = _mm512_set1_epi32(INT32_MIN);
+        d0 = _mm512_mask_mov_epi32(least, seen[r][0], d0);
+        d1 = _mm512_mask_mov_epi32(least, seen[r][1], d1);
+        s->tile_max[r0 + r] = _mm512_reduce_max_epi32(_mm512_max_epi32(d0, d1));
+    }
+}
+
+/* What joins this tile to the ones before, for rows [begin, end). */
+static void c8_join(struct c8_rows *s, int begin, int end)
+{
+    s->fine = s->kept = 0;
+    for (int r = begin / 16 * 16; r < end; r += 16) {
+        __m512i tile = _mm512_loadu_si512(s->tile_max + r), before = _mm512_loadu_si512(s->max + r);
+        __m512 unit = _mm512_loadu_ps(s->unit + r), mass = _mm512_loadu_ps(s->mass + r);
+        __mmask16 first = _mm512_cmp_ps_mask(mass, _mm512_setzero_ps(), _CMP_EQ_OQ);
+        __m512i now = _mm512_mask_mov_epi32(_mm512_max_epi32(tile, before), first, tile);
+        __m512 weight = exp2_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(tile, now)), unit));
+        __m512 correction = exp2_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(before, now)), unit));
+        correction = _mm512_mask_mov_ps(correction, first, _mm512_setzero_ps());
+        mass = _mm512_mul_ps(mass, correction);
+        __m512 enough = _mm512_mul_ps(weight, _mm512_set1_ps((float)FINE_MASS * (float)P_FINE));
+        __mmask16 mine = (__mmask16)(mask16((size_t)(end - r)) & ~(r < begin ? (1u << (begin - r)) - 1 : 0u));
+        s->fine |= (uint64_t)(mine & _mm512_cmp_ps_mask(mass, enough, _CMP_LT_OQ)) << r;
+        s->kept |= (uint64_t)(mine & _mm512_cmp_ps_mask(correction, _mm512_set1_ps(1.0f), _CMP_EQ_OQ)) << r;
+        _mm512_storeu_ps(s->weight + r, weight);
+        _mm512_storeu_ps(s->correction + r, correction);
+        _mm512_mask_storeu_epi32(s->max + r, mine, now);
+        _mm512_mask_storeu_ps(s->mass + r, mine, mass);
+    }
+}
+
+/* Dots of 16 keys to probabilities in [0, of]. */
+ALWAYS_INLINE __m512i c8_probability(const int32_t *dot, __m512i tile_max, __m512 unit, float of)
+{
+    __m512i below = _mm512_sub_epi32(_mm512_loadu_si512(dot), tile_max);
+    __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(below), unit);
+    /* exp2_ps, but for its clamp: what is that small is 0 in integers either way */
+    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC), r = _mm512_sub_ps(x, n);
+    return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_scalef_ps(exp2_poly(r), n), _mm512_set1_ps(of)));
+}
+
+ALWAYS_INLINE int c8_sum_bytes(__m128i a, __m128i b)
+{
+    __m128i zero = _mm_setzero_si128();
+    __m128i sum = _mm_add_epi32(_mm_sad_epu8(a, zero), _mm_sad_epu8(b, zero));
+    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum)));
+}
+
+/* The planes of p of row r, zero for keys it does not see. */
+ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, const __mmask16 *seen)
+{
+    __m512i tile_max = _mm512_set1_epi32(s->tile_max[r]);
+    __m512 unit = _mm512_set1_ps(s->unit[r]);
+    const int32_t *dot = s->dot[r];
+    __m128i *hi = (__m128i *)s->p_hi[r], *lo = (__m128i *)s->p_lo[r];
+    if (s->fine >> r & 1) {
+        __m512i p0 = _mm512_maskz_mov_epi32(seen[0], c8_probability(dot, tile_max, unit, P_FINE));
+        __m512i p1 = _mm512_maskz_mov_epi32(seen[1], c8_probability(dot + 16, tile_max, unit, P_FINE));
+        __m128i h0 = _mm512_cvtepi32_epi8(_mm512_srli_epi32(p0, 8)),
+                h1 = _mm512_cvtepi32_epi8(_mm512_srli_epi32(p1, 8));
+        __m128i l0 = _mm512_cvtepi32_epi8(p0), l1 = _mm512_cvtepi32_epi8(p1);
+        _mm_storeu_si128(hi, h0), _mm_storeu_si128(hi + 1, h1);
+        _mm_storeu_si128(lo, l0), _mm_storeu_si128(lo + 1, l1);
+        s->p_sum[r] = c8_sum_bytes(h0, h1) * 256 + c8_sum_bytes(l0, l1);
+    } else {
+        __m512i p0 = _mm512_maskz_mov_epi32(seen[0], c8_probability(dot, tile_max, unit, P_COARSE));
+        __m512i p1 = _mm512_maskz_mov_epi32(seen[1], c8_probability(dot + 16, tile_max, unit, P_COARSE));
+        __m128i h0 = _mm512_cvtepi32_epi8(p0), h1 = _mm512_cvtepi32_epi8(p1);
+        _mm_storeu_si128(hi, h0), _mm_storeu_si128(hi + 1, h1);
+        _mm256_storeu_si256((__m256i *)lo, _mm256_setzero_si256());
+        s->p_sum[r] = c8_sum_bytes(h0, h1) * 256;
+    }
+}
+
+/* Adds p (C8_MR, ATTN_TILE) times 16 * nv channels of v. */
+ALWAYS_INLINE void c8_plane(int mr, int nv, __m512i (*acc)[C8_NV], const uint8_t *p, const int8_t *v, size_t d,
+                            __mmask16 m)
+{
+#pragma GCC unroll 1
+    for (const uint8_t *end = p + ATTN_TILE; p < end; p += 4, v += 4 * d) {
+        __m512i vv[C8_NV];
+#pragma GCC unroll 4
+        for (int u = 0; u < nv; u++)
+            vv[u] = nv == 1 ? _mm512_maskz_loadu_epi32(m, v) : _mm512_loadu_si512(v + u * 64);
+#pragma GCC unroll 6
+        for (int r = 0; r < mr; r++) {
+            __m512i pv = broadcast4(p + r * ATTN_TILE);
+#pragma GCC unroll 4
+            for (int u = 0; u < nv; u++)
+                DPBUSD(acc[r][u], pv, vv[u]);
+        }
+    }
+}
+
+/* Joins sums of 16 * nv channels (of those in m, with nv = 1) to rows [r0, r0 + mr) of out, of which [begin, end) see
+ * the tile. worth: of one unit of acc. */
+ALWAYS_INLINE void c8_accumulate(int mr, int nv, bool kept, __m512i (*acc)[C8_NV], struct c8_rows *s, int r0, int begin,
+                                 int end, float worth, size_t d, size_t i, __mmask16 m)
+{
+#pragma GCC unroll 6
+    for (int r = 0; r < mr; r++) {
+        __m512 w = _mm512_set1_ps(s->weight[r0 + r] * worth), c = _mm512_set1_ps(s->correction[r0 + r]);
+        float *out = s->out + (size_t)(r0 + r) * d + i;
+        if (!kept && (r0 + r < begin || r0 + r >= end))
+            continue;
+#pragma GCC unroll 4
+        for (int u = 0; u < nv; u++) {
+            __m512 old = nv == 1 ? _mm512_maskz_loadu_ps(m, out) : _mm512_loadu_ps(out + u * 16);
+            old = kept ? old : _mm512_mul_ps(old, c);
+            old = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[r][u]), w, old);
+            if (nv == 1)
+                _mm512_mask_storeu_ps(out, m, old);
+            else
+                _mm512_storeu_ps(out + u * 16, old);
+        }
+    }
+}
+
+ALWAYS_INLINE void c8_values(int mr, int nv, struct c8_rows *s, int r0, int begin, int end, const int8_t *v, size_t d,
+                             size_t i, __mmask16 m)
+{
+    __m512i acc[C8_MR][C8_NV];
+    uint64_t group = ((1ull << mr) - 1) << r0;
+    float worth = 256.0f; /* exact, wherever it is multiplied */
+#pragma GCC unroll 6
+    for (int r = 0; r < mr; r++)
+#pragma GCC unroll 4
+        for (int u = 0; u < nv; u++)
+            acc[r][u] = _mm512_setzero_si512();
+    c8_plane(mr, nv, acc, s->p_hi[r0], v + i * 4, d, m);
+    if (s->fine & group) {
+#pragma GCC unroll 6
+        for (int r = 0; r < mr; r++)
+#pragma GCC unroll 4
+            for (int u = 0; u < nv; u++)
+                acc[r][u] = _mm512_slli_epi32(acc[r][u], 8);
+        c8_plane(mr, nv, acc, s->p_lo[r0], v + i * 4, d, m);
+        worth = 1.0f;
+    }
+    if ((s->kept & group) == group) /* all see the tile, and times 1 changes nothing */
+        c8_accumulate(mr, nv, true, acc, s, r0, begin, end, worth, d, i, m);
+    else
+        c8_accumulate(mr, nv, false, acc, s, r0, begin, end, worth, d, i, m);
+}
+
+#define C8_ROWS(mr)                                                                                                    \
+    static __attribute__((noinline)) void c8_dots_##mr(struct c8_rows *s, int r0, const uint8_t *k, int pd,            \
+                                                       const __mmask16(*seen)[2], const uint8_t *const *next)          \
+    {                                                                                                                  \
+        if (next)                                                                                                      \
+            c8_dots(mr, s, r0, k, pd, seen, next);                                                                     \
+        else                                                                                                           \
+            c8_dots(mr, s, r0, k, pd, seen, NULL);                                                                     \
+    }                                                                                                                  \
+    static __attribute__((noinline)) void c8_values_##mr(struct c8_rows *s, int r0, int begin, int end,                \
+                                                         const int8_t *v, size_t d)                                    \
+    {                                                                                                                  \
+        size_t i = 0;                                                                                                  \
+        for (; i + 16 * C8_NV <= d; i += 16 * C8_NV)                                                                   \
+            c8_values(mr, C8_NV, s, r0, begin, end, v, d, i, 0xffff);                                                  \
+        for (; i < d; i += 16)                                                                                         \
+            c8_values(mr, 1, s, r0, begin, end, v, d, i, mask16(d - i));                                               \
+    }
+C8_ROWS(1)
+C8_ROWS(2)
+C8_ROWS(3)
+C8_ROWS(4)
+C8_ROWS(5)
+C8_ROWS(6)
+
+typedef void c8_dots_fn(struct c8_rows *, int, const uint8_t *, int, const __mmask16 (*)[2],
+                        const uint8_t *const *);
+typedef void c8_values_fn(struct c8_rows *, int, int, int, const int8_t *, size_t);
+static c8_dots_fn *const c8_dots_of[] = {NULL, c8_dots_1, c8_dots_2, c8_dots_3, c8_dots_4, c8_dots_5, c8_dots_6};
+static c8_values_fn *const c8_values_of[] = {NULL,        c8_values_1, c8_values_2, c8_values_3,
+                                             c8_values_4, c8_values_5, c8_values_6};
+
+/* Which keys of the tile at t0 row r sees. */
+ALWAYS_INLINE void c8_seen(const struct attn_args *a, int r, int64_t t0, __mmask16 *seen)
+{
+    int64_t begin = attn_begin(a, r / a->group) - t0, end = attn_end(a, r / a->group) - t0;
+    uint32_t bits = end >= ATTN_TILE ? UINT32_MAX : end <= 0 ? 0 : (1u << end) - 1;
+    bits &= begin >= ATTN_TILE ? 0 : begin <= 0 ? UINT32_MAX : ~((1u << begin) - 1);
+    seen[0] = (__mmask16)bits;
+    seen[1] = (__mmask16)(bits >> 16);
+}
+
+/* K and V of the tile at t0. */
+ALWAYS_INLINE void c8_tile_at(const struct attn_args *a, int64_t t0, const uint8_t *ret_kv[2])
+{
+    size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride, at = (size_t)(t0 % a->block_size);
+    ret_kv[0] = a->k + block + at * (size_t)c8_padded_dim(a->d);
+    ret_kv[1] = a->v + block + at * (size_t)a->d;
+}
+
+static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, int begin, int end, bool last)
+{
+    int pd = c8_padded_dim(a->d);
+    const uint8_t *kv[2], *next[2];
+    c8_tile_at(a, t0, kv);
+    if (!last)
+        c8_tile_at(a, t0 + ATTN_TILE, next);
+    __mmask16 seen[ATTN_MAX_ROWS][2];
+    int first = begin / C8_MR * C8_MR;
+    for (int r = first, mr; r < end; r += mr) {
+        mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
+        for (int i = r; i < r + mr; i++)
+            c8_seen(a, i, t0, seen[i]);
+        c8_dots_of[mr](s, r, kv[0], pd, seen + r, last || r > first ? NULL : next);
+    }
+    c8_join(s, begin, end);
+    for (int r = begin; r < end; r++)
+        c8_probabilities(s, r, seen[r]);
+    for (int r = begin / 16 * 16; r < end; r += 16) {
+        __mmask16 mine = (__mmask16)(mask16((size_t)(end - r)) & ~(r < begin ? (1u << (begin - r)) - 1 : 0u));
+        __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(s->p_sum + r));
+        sum = _mm512_fmadd_ps(sum, _mm512_loadu_ps(s->weight + r), _mm512_loadu_ps(s->mass + r));
+        _mm512_mask_storeu_ps(s->mass + r, mine, sum);
+    }
+    for (int r = first, mr; r < end; r += mr) {
+        mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
+        c8_values_of[mr](s, r, begin, end, (const int8_t *)kv[1], (size_t)a->d);
+    }
+}
+
+void attn_c8_avx512vnni(const struct attn_args *a)
+{
+    struct c8_rows s; /* large, but only what the call's rows and dimension need of it is touched */
+    size_t d = (size_t)a->d;
+    s.rows = a->tokens * a->group;
+    for (int r = 0; r < s.rows; r++)
+        c8_query(&s, a, r, s.rows - r / C8_MR * C8_MR < C8_MR ? s.rows % C8_MR : C8_MR);
+    memset(s.out, 0, (size_t)s.rows * d * sizeof(float));
+    memset(s.mass, 0, sizeof(s.mass));
+    memset(s.max, 0, sizeof(s.max));
+    memset(s.unit + s.rows, 0, sizeof(s.unit) - (size_t)s.rows * sizeof(float));
+    memset(s.tile_max, 0, sizeof(s.tile_max));
+    memset(s.p_sum, 0, sizeof(s.p_sum));
+    memset(s.p_hi, 0, (size_t)s.rows * ATTN_TILE);
+    memset(s.p_lo, 0, (size_t)s.rows * ATTN_TILE);
+    int64_t end = attn_end(a, a->tokens - 1);
+    for (int64_t t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {
+        int from = 0, to = a->tokens; /* tokens that see any of the tile */
+        while (attn_end(a, from) <= t0)
+            from++;
+        while (attn_begin(a, to - 1) >= t0 + ATTN_TILE)
+            to--;
+        c8_tile(&s, a, t0, from * a->group, to * a->group, t0 + ATTN_TILE >= end);
+    }
+    for (int r = 0; r < s.rows; r++) {
+        float *out = a->out + (size_t)(r / a->group) * a->ldout + (size_t)(r % a->group) * d;
+        __m512 inv = _mm512_set1_ps(1.0f / s.mass[r]);
+        for (size_t i = 0; i < d; i += 16) {
+            __mmask16 m = mask16(d - i);
+            __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, s.out + (size_t)r * d + i), inv);
+            v = _mm512_sub_ps(v, _mm512_maskz_loadu_ps(m, a->c8->v_offset + i));
+            _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, a->c8->v_scale + i)));
+        }
+    }
+}

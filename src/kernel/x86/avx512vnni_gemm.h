@@ -1,0 +1,135 @@
+/* INT8 GEMM with vpdpbusd; part of avx512vnni.c. A panel's sums go to a small tile in L1, and from there through the
+ * epilogue: 1% of the time, and the inner loop keeps all registers. */
+
+#define I8_MR 12 /* rows at once: 24 accumulators, two weights and a broadcast in 32 registers */
+
+/* Four bytes of row 3 * triple + j, in every lane. Rows are addressed from one pointer for three of them: twelve
+ * pointers and the compiler's ideas about them do not fit the general registers. */
+ALWAYS_INLINE __m512i i8_broadcast(const uint8_t *triple, size_t ldx, int j)
+{
+    __m512i v;
+    if (j == 0)
+        __asm__("vpbroadcastd (%1), %0" : "=v"(v) : "r"(triple), "m"(*(const uint32_t *)triple));
+    else if (j == 1)
+        __asm__("vpbroadcastd (%1,%2,1), %0" : "=v"(v) : "r"(triple), "r"(ldx), "m"(*(const uint32_t *)triple));
+    else
+        __asm__("vpbroadcastd (%1,%2,2), %0" : "=v"(v) : "r"(triple), "r"(ldx), "m"(*(const uint32_t *)triple));
+    return v;
+}
+
+/* mr rows of x times a panel, to sum (mr, GEMM_NR). ahead: bytes from here to what is wanted next, or 0. */
+ALWAYS_INLINE void i8_dots(int mr, const uint8_t *x, size_t ldx, const int8_t *w, int k4, size_t ahead,
+                           int32_t (*sum)[GEMM_NR])
+{
+    __m512i acc[I8_MR][2];
+    const uint8_t *triple[4] = {x, x + 3 * ldx, x + 6 * ldx, x + 9 * ldx};
+#pragma GCC unroll 12
+    for (int r = 0; r < mr; r++)
+        acc[r][0] = acc[r][1] = _mm512_setzero_si512();
+    for (int i = 0; i < k4; i += 4, w += 4 * GEMM_NR) {
+        __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
+        if (ahead) {
+            _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + ahead + 64, _MM_HINT_T0);
+        }
+#pragma GCC unroll 12
+        for (int r = 0; r < mr; r++) {
+            __m512i xv = i8_broadcast(triple[r / 3], ldx, r % 3);
+            DPBUSD(acc[r][0], xv, w0);
+            DPBUSD(acc[r][1], xv, w1);
+        }
+#pragma GCC unroll 4
+        for (int t = 0; t < (mr + 2) / 3; t++)
+            triple[t] += 4;
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < mr; r++) {
+        _mm512_storeu_si512(sum[r], acc[r][0]);
+        _mm512_storeu_si512(sum[r] + 16, acc[r][1]);
+    }
+}
+
+/* 16 columns of one row, in the order of struct gemm_i8_args. */
+ALWAYS_INLINE __m512 i8_finish(const struct gemm_i8_args *a, const int32_t *sum, int r, int j)
+{
+    __m512i acc = _mm512_loadu_si512(sum); /* x was taken as q + 128 */
+    acc = _mm512_sub_epi32(acc, _mm512_slli_epi32(_mm512_loadu_si512(a->w_sum + j), 7));
+    if (a->col_add)
+        acc = _mm512_add_epi32(acc, _mm512_loadu_si512(a->col_add + j));
+    if (a->row_zero)
+        acc = _mm512_sub_epi32(
+            acc, _mm512_mullo_epi32(_mm512_set1_epi32(a->row_zero[r]), _mm512_loadu_si512(a->col_sum + j)));
+    if (a->col_zero)
+        acc = _mm512_sub_epi32(
+            acc, _mm512_mullo_epi32(_mm512_set1_epi32(a->row_sum[r]), _mm512_loadu_si512(a->col_zero + j)));
+    __m512 f = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_loadu_ps(a->col_scale + j));
+    if (a->row_scale)
+        f = _mm512_mul_ps(f, _mm512_set1_ps(a->row_scale[r]));
+    return a->bias ? _mm512_add_ps(f, _mm512_loadu_ps(a->bias + j)) : f;
+}
+
+static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int r0, int rows, int p)
+{
+    int j = p * GEMM_NR;
+    for (int r = 0; r < rows; r++) {
+        __m512 lo = i8_finish(a, sum[r], r0 + r, j), hi = i8_finish(a, sum[r] + 16, r0 + r, j + 16);
+        float *y = a->y + (size_t)(r0 + r) * a->ldy;
+        if (a->swiglu) {
+            int at = p * SWIGLU_NR;
+            _mm512_mask_storeu_ps(y + at, mask16((size_t)(a->n - at)), silu_mul_ps(lo, hi));
+        } else if (a->n - j >= GEMM_NR) {
+            _mm512_storeu_ps(y + j, lo);
+            _mm512_storeu_ps(y + j + 16, hi);
+        } else {
+            _mm512_mask_storeu_ps(y + j, mask16((size_t)(a->n - j)), lo);
+            if (a->n - j > 16)
+                _mm512_mask_storeu_ps(y + j + 16, mask16((size_t)(a->n - j - 16)), hi);
+        }
+    }
+}
+
+/* One function for each number of rows, so that a remainder costs what it is. */
+#define I8_ROWS(mr)                                                                                                    \
+    static __attribute__((noinline)) void i8_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
+                                                       size_t ahead, int32_t(*sum)[GEMM_NR])                           \
+    {                                                                                                                  \
+        if (ahead)                                                                                                     \
+            i8_dots(mr, x, ldx, w, k4, ahead, sum);                                                                    \
+        else                                                                                                           \
+            i8_dots(mr, x, ldx, w, k4, 0, sum);                                                                        \
+    }
+I8_ROWS(1)
+I8_ROWS(2)
+I8_ROWS(3)
+I8_ROWS(4)
+I8_ROWS(5)
+I8_ROWS(6)
+I8_ROWS(7)
+I8_ROWS(8)
+I8_ROWS(9)
+I8_ROWS(10)
+I8_ROWS(11)
+I8_ROWS(12)
+typedef void i8_rows_fn(const uint8_t *, size_t, const int8_t *, int, size_t, int32_t (*)[GEMM_NR]);
+static i8_rows_fn *const i8_rows[] = {NULL,      i8_rows_1, i8_rows_2, i8_rows_3,  i8_rows_4,  i8_rows_5, i8_rows_6,
+                                      i8_rows_7, i8_rows_8, i8_rows_9, i8_rows_10, i8_rows_11, i8_rows_12};
+
+#define I8_ROW_BLOCK 252 /* rows of x that stay in L2 while the panels go by */
+
+void gemm_i8_avx512vnni(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    int32_t sum[I8_MR][GEMM_NR];
+    size_t panel_bytes = (size_t)a->k4 * GEMM_NR;
+    for (int r0 = 0; r0 < a->rows; r0 += I8_ROW_BLOCK) {
+        int r1 = r0 + I8_ROW_BLOCK < a->rows ? r0 + I8_ROW_BLOCK : a->rows;
+        for (int p = panel_begin; p < panel_end; p++) {
+            const int8_t *w = a->w + (size_t)p * panel_bytes;
+            for (int r = r0, rows; r < r1; r += rows) {
+                rows = r1 - r < I8_MR ? r1 - r : I8_MR;
+                bool last = r + rows == r1 && p + 1 < panel_end; /* the next panel comes while this one is used */
+                i8_rows[rows](a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, last ? panel_bytes : 0, sum);
+                i8_store(a, sum, r, rows, p);
+            }
+        }
+    }
+}
