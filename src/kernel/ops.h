@@ -9,10 +9,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GEMM_NR 32       /* output columns of a packed weight panel */
-#define SWIGLU_NR 16     /* of gate, and of up, in a panel that holds both */
-#define ATTN_TILE 32     /* keys of an attention tile; tiles begin at multiples of it */
-#define ATTN_MAX_ROWS 64 /* rows of a call: tokens times query heads of a group */
+#define GEMM_NR 32         /* output columns of a packed weight panel */
+#define SWIGLU_NR 16       /* of gate, and of up, in a panel that holds both */
+#define ATTN_TILE 32       /* keys of an attention tile; tiles begin at multiples of it */
+#define ATTN_MAX_ROWS 64   /* rows of a call: tokens times query heads of a group */
+#define ATTN_CHUNK_ROWS 60 /* as many as are best: whole sixes, and few enough to stay in L1 */
 
 /* Static per-channel scales of one KV head's INT8 cache, (d) each; value = (q - offset) * scale. */
 struct c8_scales {

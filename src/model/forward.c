@@ -1,28 +1,49 @@
 /* The forward pass. All workers run forward_worker side by side with barriers between the phases of a layer; within a
  * phase each worker owns some rows or some output columns, and no output is ever summed across workers, so the number
- * of workers cannot show in a result. Called by engine/model_runner on the engine thread. */
+ * of workers cannot show in a result. Called by engine/model_runner on the engine thread.
+ *
+ * Work on rows (norms, quantisation) is shared out when there are many. When there are few, every worker does all of it
+ * for itself, on rows of its own: that takes less time than a barrier. */
 #include "model/model.h"
 
 #include "base/mem.h"
 #include "kernel/ref/convert.h"
+#include "model/profile.h"
 
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define REPLICATED_TOKENS 4 /* at most this many: each worker computes all rows */
+#define BLOCK_TOKENS 252    /* rows that go through o, gate, up and down together, to find each other in the caches */
+
+/* What row work reads and writes: the step's, or a worker's own. */
+struct rows {
+    float *x;               /* (tokens, hidden) residual stream */
+    float *h;               /* (tokens, hidden) normed input */
+    struct linear_input in; /* quantised rows of whatever linears run now */
+};
+
+/* Consecutive tokens of one request, as many as an attention call takes. */
+struct chunk {
+    int token, count;
+};
+
 struct workspace {
-    int max_tokens;
+    int max_tokens, num_workers;
     size_t map_bytes;
     uint8_t *map;
-    float *x;                                             /* (tokens, hidden) residual stream */
-    float *h;                                             /* (tokens, hidden) normed input, then output of o and down */
-    float *qkv;                                           /* (tokens, (heads + 2 kv_heads) * head_dim) */
-    float *attn;                                          /* (tokens, heads * head_dim) */
-    float *gate_up;                                       /* (tokens, 2 * intermediate) */
+    struct rows shared, *own; /* own: (workers), of REPLICATED_TOKENS */
+    float *out;               /* (tokens, hidden) of o or down, not yet added to x */
+    float *qkv;               /* (tokens, (heads + 2 kv_heads) * head_dim) */
+    float *attn;              /* (tokens, heads * head_dim) */
+    float *gate_up;           /* (tokens of a block, 2 * intermediate); (.., intermediate) when fused */
     float *cos[LAYER_TYPE_COUNT], *sin[LAYER_TYPE_COUNT]; /* (tokens, head_dim / 2) */
-    struct linear_input in;                               /* quantised rows of whatever linears run now */
-    _Atomic int *next;                                    /* (layers) attention tasks handed out */
+    struct chunk *chunks;                                 /* (tokens) */
+    int num_chunks;
+    _Atomic int *next; /* (layers) attention tasks handed out */
+    struct profile *profile;
 };
 
 struct pass {
@@ -31,6 +52,15 @@ struct pass {
     const struct kv_cache *kv;
     const struct batch *batch;
     float *hidden;
+    bool replicated;
+    bool decode_only; /* no token sees another token of the step */
+};
+
+/* A worker's part of a pass. */
+struct part {
+    const struct pass *p;
+    struct rows *rows;
+    int worker, num_workers;
 };
 
 static size_t qkv_width(const struct model_config *c)
@@ -38,35 +68,44 @@ static size_t qkv_width(const struct model_config *c)
     return (size_t)(c->num_attention_heads + 2 * c->num_key_value_heads) * (size_t)c->head_dim;
 }
 
+static uint8_t *take(uint8_t *base, size_t *at, size_t bytes)
+{
+    uint8_t *p = base ? base + *at : NULL;
+    *at += (bytes + 63) / 64 * 64;
+    return p;
+}
+
+static void rows_lay_out(struct rows *r, const struct model_config *c, size_t tokens, uint8_t *base, size_t *at)
+{
+    size_t hidden = (size_t)c->hidden_size, q = (size_t)c->num_attention_heads * (size_t)c->head_dim;
+    size_t lines = (MAX(MAX(hidden, q), (size_t)c->intermediate_size) + 63) / 64;
+    r->x = (float *)take(base, at, tokens * hidden * sizeof(float));
+    r->h = (float *)take(base, at, tokens * hidden * sizeof(float));
+    r->in.ldxq = (lines | 1) * 64; /* odd, or a GEMM's rows would meet in a few sets of the L1 cache */
+    for (int i = 0; i < LINEAR_MAX_SET; i++) {
+        r->in.xq[i] = take(base, at, tokens * r->in.ldxq);
+        r->in.row_scale[i] = (float *)take(base, at, tokens * sizeof(float));
+        r->in.row_zero[i] = (int32_t *)take(base, at, tokens * sizeof(int32_t));
+        r->in.row_sum[i] = (int32_t *)take(base, at, tokens * sizeof(int32_t));
+    }
+}
+
 /* Lays the parts out from base on, or measures them when base is NULL. Returns bytes. */
 static size_t workspace_lay_out(struct workspace *ws, const struct model_config *c, uint8_t *base)
 {
-    size_t t = (size_t)ws->max_tokens, hidden = (size_t)c->hidden_size, half = (size_t)c->head_dim / 2, at = 0;
-    size_t q = (size_t)c->num_attention_heads * (size_t)c->head_dim, inter = (size_t)c->intermediate_size;
-    size_t k = MAX(MAX(hidden, q), inter);
-    ws->in.ldxq = (k + 63) / 64 * 64;
-    const struct {
-        void **to;
-        size_t bytes; /* of a token */
-    } parts[] = {
-        {(void **)&ws->x, hidden * sizeof(float)},          {(void **)&ws->h, hidden * sizeof(float)},
-        {(void **)&ws->qkv, qkv_width(c) * sizeof(float)},  {(void **)&ws->attn, q * sizeof(float)},
-        {(void **)&ws->gate_up, 2 * inter * sizeof(float)}, {(void **)&ws->cos[0], half * sizeof(float)},
-        {(void **)&ws->sin[0], half * sizeof(float)},       {(void **)&ws->cos[1], half * sizeof(float)},
-        {(void **)&ws->sin[1], half * sizeof(float)},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
-        *parts[i].to = base ? base + at : NULL;
-        at += (t * parts[i].bytes + 63) / 64 * 64;
+    size_t t = (size_t)ws->max_tokens, half = t * (size_t)c->head_dim / 2 * sizeof(float), at = 0;
+    rows_lay_out(&ws->shared, c, t, base, &at);
+    for (int i = 0; i < ws->num_workers; i++)
+        rows_lay_out(&ws->own[i], c, REPLICATED_TOKENS, base, &at);
+    ws->out = (float *)take(base, &at, t * (size_t)c->hidden_size * sizeof(float));
+    ws->qkv = (float *)take(base, &at, t * qkv_width(c) * sizeof(float));
+    ws->attn = (float *)take(base, &at, t * (size_t)c->num_attention_heads * (size_t)c->head_dim * sizeof(float));
+    ws->gate_up = (float *)take(base, &at, t * 2 * (size_t)c->intermediate_size * sizeof(float));
+    for (int i = 0; i < LAYER_TYPE_COUNT; i++) {
+        ws->cos[i] = (float *)take(base, &at, half);
+        ws->sin[i] = (float *)take(base, &at, half);
     }
-    for (int i = 0; i < LINEAR_MAX_SET; i++) {
-        ws->in.xq[i] = base ? base + at : NULL;
-        at += t * ws->in.ldxq;
-        ws->in.row_scale[i] = base ? (float *)(base + at) : NULL;
-        ws->in.row_zero[i] = base ? (int32_t *)(base + at) + t : NULL;
-        ws->in.row_sum[i] = base ? (int32_t *)(base + at) + 2 * t : NULL;
-        at += (3 * t * sizeof(float) + 63) / 64 * 64;
-    }
+    ws->chunks = (struct chunk *)take(base, &at, t * sizeof(*ws->chunks));
     return at;
 }
 
@@ -74,9 +113,12 @@ struct workspace *workspace_new(const struct model *m, int max_tokens)
 {
     struct workspace *ws = mem_calloc(1, sizeof(*ws));
     ws->max_tokens = max_tokens;
+    ws->num_workers = pool_num_workers(m->pool);
+    ws->own = mem_calloc((size_t)ws->num_workers, sizeof(*ws->own));
     ws->map_bytes = workspace_lay_out(ws, &m->config, NULL);
     ws->map = mem_map(ws->map_bytes); /* config.c bounds each width, the engine max_tokens: no overflow */
     if (!ws->map) {
+        free(ws->own);
         free(ws);
         return NULL;
     }
@@ -85,16 +127,56 @@ struct workspace *workspace_new(const struct model *m, int max_tokens)
     return ws;
 }
 
+void workspace_set_profile(struct workspace *ws, struct profile *profile)
+{
+    ws->profile = profile;
+}
+
 void workspace_free(struct workspace *ws)
 {
     if (!ws)
         return;
     mem_unmap(ws->map, ws->map_bytes);
+    free(ws->own);
     free(ws->next);
     free(ws);
 }
 
 /* ---- phases ---- */
+
+static void mark(const struct part *w, enum profile_phase phase)
+{
+    if (w->worker == 0 && w->p->ws->profile)
+        profile_mark(w->p->ws->profile, phase);
+}
+
+static void barrier(const struct part *w, enum profile_phase phase)
+{
+    mark(w, phase);
+    pool_barrier(w->p->m->pool);
+    mark(w, PROFILE_WAIT);
+}
+
+/* After row work: others read these rows, unless each has its own. */
+static void rows_done(const struct part *w)
+{
+    if (w->p->replicated)
+        mark(w, PROFILE_ROWS);
+    else
+        barrier(w, PROFILE_ROWS);
+}
+
+/* Rows of [from, to) that this worker does. */
+static void rows_mine(const struct part *w, int from, int to, int *ret_begin, int *ret_end)
+{
+    *ret_begin = from;
+    *ret_end = to;
+    if (w->p->replicated)
+        return;
+    pool_slice(to - from, 1, w->worker, w->num_workers, ret_begin, ret_end);
+    *ret_begin += from;
+    *ret_end += from;
+}
 
 static void norm_row(const struct model *m, const struct norm *norm, float *y, const float *x, int n)
 {
@@ -118,48 +200,55 @@ static void embed_row(const struct model *m, int32_t token, float *x)
     }
 }
 
-/* Norms and rotates the heads of q and k of token t, and writes k and v to the cache. */
-static void qk_finish(const struct pass *p, const struct model_layer *layer, int layer_idx, int t)
+/* Norms and rotates the heads of token t that belong to KV heads [begin, end), and writes their k and v to the cache.
+ */
+static void qk_finish(const struct pass *p, const struct model_layer *layer, int layer_idx, int t, int begin, int end)
 {
     const struct model_config *c = &p->m->config;
     const struct kernel_ops *ops = p->m->ops;
-    int d = c->head_dim, heads = c->num_attention_heads, kv_heads = c->num_key_value_heads;
+    int d = c->head_dim, heads = c->num_attention_heads, group = heads / c->num_key_value_heads;
     const float *cos = p->ws->cos[layer->type] + (size_t)t * (size_t)d / 2;
     const float *sin = p->ws->sin[layer->type] + (size_t)t * (size_t)d / 2;
     float *q = p->ws->qkv + (size_t)t * qkv_width(c);
-    float *k = q + (size_t)heads * (size_t)d, *v = k + (size_t)kv_heads * (size_t)d;
-    for (int h = 0; h < heads + kv_heads; h++) {
-        float *x = q + (size_t)h * (size_t)d;
-        const struct norm *norm = h < heads ? &layer->q_norm : &layer->k_norm;
-        if (norm->weight)
-            norm_row(p->m, norm, x, x, d);
-        ops->rope(x, cos, sin, d);
-    }
+    float *k = q + (size_t)heads * (size_t)d, *v = k + (size_t)c->num_key_value_heads * (size_t)d;
     int64_t slot = p->batch->slot_mapping[t], block = slot / p->kv->block_size;
     int offset = (int)(slot % p->kv->block_size);
     enum dtype dtype = p->kv->layers[layer_idx].dtype;
-    for (int h = 0; h < kv_heads; h++, k += d, v += d) {
+    for (int h = begin * group; h < end * group; h++) {
+        float *x = q + (size_t)h * (size_t)d;
+        if (layer->q_norm.weight)
+            norm_row(p->m, &layer->q_norm, x, x, d);
+        ops->rope(x, cos, sin, d);
+    }
+    for (int h = begin; h < end; h++) {
+        float *kh = k + (size_t)h * (size_t)d, *vh = v + (size_t)h * (size_t)d;
         uint8_t *k_to = kv_cache_k(p->kv, layer_idx, block, h), *v_to = kv_cache_v(p->kv, layer_idx, block, h);
+        if (layer->k_norm.weight)
+            norm_row(p->m, &layer->k_norm, kh, kh, d);
+        ops->rope(kh, cos, sin, d);
         if (dtype == DTYPE_I8)
-            ops->kv_write_c8(k_to, v_to, offset, k, v, d, &layer->c8[h]);
+            ops->kv_write_c8(k_to, v_to, offset, kh, vh, d, &layer->c8[h]);
         else
             (dtype == DTYPE_BF16  ? ops->kv_write_bf16
              : dtype == DTYPE_F16 ? ops->kv_write_f16
-                                  : ops->kv_write_f32)(k_to, v_to, offset, k, v, d);
+                                  : ops->kv_write_f32)(k_to, v_to, offset, kh, vh, d);
     }
 }
 
-/* Attention of token t for one KV head and the query heads that share it. */
-static void attend(const struct pass *p, const struct model_layer *layer, int layer_idx, int t, int kv_head)
+/* Attention of a chunk's tokens for one KV head and the query heads that share it. */
+static void attend(const struct pass *p, const struct model_layer *layer, int layer_idx, const struct chunk *chunk,
+                   int kv_head)
 {
     const struct model_config *c = &p->m->config;
     const struct kernel_ops *ops = p->m->ops;
     enum dtype dtype = p->kv->layers[layer_idx].dtype;
-    int group = c->num_attention_heads / c->num_key_value_heads, first = kv_head * group;
+    int group = c->num_attention_heads / c->num_key_value_heads, first = kv_head * group, t = chunk->token;
     struct attn_args a = {
         .d = c->head_dim,
+        .ldq = qkv_width(c),
+        .ldout = (size_t)layer->o.k,
+        .tokens = chunk->count,
         .scale = 1.0f / sqrtf((float)c->head_dim),
-        .tokens = 1,
         .position = p->batch->positions[t],
         .window = layer->type == LAYER_SLIDING_ATTENTION ? c->sliding_window : 0,
         .block_table = p->batch->block_table[t],
@@ -172,8 +261,8 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
     for (int g = 0; g < group; g += ATTN_MAX_ROWS) {
         size_t at = (size_t)(first + g) * (size_t)a.d;
         a.group = MIN(group - g, ATTN_MAX_ROWS);
-        a.q = p->ws->qkv + (size_t)t * qkv_width(c) + at;
-        a.out = p->ws->attn + (size_t)t * (size_t)layer->o.k + at;
+        a.q = p->ws->qkv + (size_t)t * a.ldq + at;
+        a.out = p->ws->attn + (size_t)t * a.ldout + at;
         (dtype == DTYPE_I8     ? ops->attn_c8
          : dtype == DTYPE_BF16 ? ops->attn_bf16
          : dtype == DTYPE_F16  ? ops->attn_f16
@@ -181,113 +270,180 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
     }
 }
 
-/* SiLU(gate) * up of all tokens, in place of gate. Quantised, down wants whole rows: then rows are shared out, else
- * columns, which keeps all workers busy for one token as well. */
-static void activate(const struct pass *p, const struct model_layer *layer, int begin, int end, int worker,
-                     int num_workers)
+/* Chunks of the step's tokens: consecutive positions of one request, their query rows at most what a call takes. */
+static void chunks_find(struct pass *p)
 {
-    size_t inter = (size_t)p->m->config.intermediate_size;
-    bool quantised = linear_set_is_quantised(&layer->down, 1);
-    int col = 0, col_end = (int)inter;
-    if (!quantised) {
-        begin = 0;
-        end = p->batch->num_tokens;
-        pool_slice((int)inter, 64, worker, num_workers, &col, &col_end);
-    }
-    for (int t = begin; t < end; t++) {
-        float *gate = p->ws->gate_up + (size_t)t * 2 * inter + (size_t)col;
-        p->m->ops->silu_mul(gate, gate, gate + inter, col_end - col);
-        if (quantised)
-            linear_quantize_row(p->m->ops, &layer->down, 1, gate, t, &p->ws->in);
-    }
-}
-
-static void tap_rows(const struct pass *p, int layer_idx, enum tap_point point, const float *x, size_t ldx, int worker,
-                     int num_workers)
-{
-    const struct tap *tap = p->batch->tap;
-    if (tap)
-        tap->see(tap->arg, layer_idx, point, x, ldx, p->batch->num_tokens, worker, num_workers);
-}
-
-static void layer_forward(const struct pass *p, int layer_idx, int worker, int num_workers)
-{
-    const struct model *m = p->m;
-    const struct model_config *c = &m->config;
-    const struct model_layer *layer = &m->layers[layer_idx];
-    const struct kernel_ops *ops = m->ops;
+    const struct batch *b = p->batch;
+    const struct model_config *c = &p->m->config;
     struct workspace *ws = p->ws;
-    struct linear_input *in = &ws->in;
-    size_t hidden = (size_t)c->hidden_size, q = (size_t)layer->o.k, inter = (size_t)c->intermediate_size;
-    int tokens = p->batch->num_tokens, begin, end;
-    pool_slice(tokens, 1, worker, num_workers, &begin, &end); /* this worker's rows, in every row phase */
+    int group = c->num_attention_heads / c->num_key_value_heads, most = MAX(ATTN_CHUNK_ROWS / group, 1);
+    ws->num_chunks = 0;
+    p->decode_only = true;
+    for (int t = 0; t < b->num_tokens; t++) {
+        struct chunk *last = ws->num_chunks ? &ws->chunks[ws->num_chunks - 1] : NULL;
+        bool follows =
+            t > 0 && b->block_table[t] == b->block_table[t - 1] && b->positions[t] == b->positions[t - 1] + 1;
+        if (follows)
+            p->decode_only = false;
+        if (follows && last->count < most)
+            last->count++;
+        else
+            ws->chunks[ws->num_chunks++] = (struct chunk){t, 1};
+    }
+}
 
+static void tap_rows(const struct part *w, int layer_idx, enum tap_point point, const float *x, size_t ldx)
+{
+    const struct tap *tap = w->p->batch->tap;
+    if (tap)
+        tap->see(tap->arg, layer_idx, point, x, ldx, w->p->batch->num_tokens, w->worker, w->num_workers);
+}
+
+/* Rows [from, to) of x, with what the last linear gave added, normed and quantised for a set of linears. */
+static void norm_rows(const struct part *w, bool add, const struct norm *norm, const struct linear *set, int count,
+                      int from, int to)
+{
+    const struct model *m = w->p->m;
+    size_t hidden = (size_t)m->config.hidden_size;
+    int begin, end;
+    rows_mine(w, from, to, &begin, &end);
     for (int t = begin; t < end; t++) {
-        float *h = ws->h + (size_t)t * hidden;
-        norm_row(m, &layer->input_norm, h, ws->x + (size_t)t * hidden, (int)hidden);
-        linear_quantize_row(ops, layer->qkv, NUM_QKV, h, t, in);
+        float *x = w->rows->x + (size_t)t * hidden, *h = w->rows->h + (size_t)t * hidden;
+        if (add)
+            m->ops->add(x, w->p->ws->out + (size_t)t * hidden, (int)hidden);
+        norm_row(m, norm, h, x, (int)hidden);
+        linear_quantize_row(m->ops, set, count, h, t, &w->rows->in);
     }
-    pool_barrier(m->pool);
-    tap_rows(p, layer_idx, TAP_QKV_INPUT, ws->h, hidden, worker, num_workers);
-    linear_forward(ops, layer->qkv, NUM_QKV, ws->qkv, qkv_width(c), ws->h, hidden, in, tokens, worker, num_workers);
-    pool_barrier(m->pool);
+    rows_done(w);
+}
+
+/* Rows [from, to), which begin at x, quantised for one linear. */
+static void quantize_rows(const struct part *w, const struct linear *l, const float *x, size_t ldx, int from, int to)
+{
+    if (!linear_set_is_quantised(l, 1))
+        return;
+    int begin, end;
+    rows_mine(w, from, to, &begin, &end);
     for (int t = begin; t < end; t++)
-        qk_finish(p, layer, layer_idx, t);
-    pool_barrier(m->pool);
-    tap_rows(p, layer_idx, TAP_QKV, ws->qkv, qkv_width(c), worker, num_workers);
-    /* Tasks differ in length, so they are handed out one by one, the late (long) positions first. */
-    int kv_heads = c->num_key_value_heads, tasks = tokens * kv_heads, task;
-    while ((task = atomic_fetch_add_explicit(&ws->next[layer_idx], 1, memory_order_relaxed)) < tasks)
-        attend(p, layer, layer_idx, tokens - 1 - task / kv_heads, task % kv_heads);
-    pool_barrier(m->pool);
-    if (linear_set_is_quantised(&layer->o, 1)) {
+        linear_quantize_row(w->p->m->ops, l, 1, x + (size_t)(t - from) * ldx, t, &w->rows->in);
+    rows_done(w);
+}
+
+/* This worker's columns of a set of linears, for rows [from, to), which begin at x and y. */
+static void columns(const struct part *w, const struct linear *set, int count, float *y, size_t ldy, const float *x,
+                    size_t ldx, int from, int to, enum profile_phase phase)
+{
+    struct linear_input in = linear_input_from(&w->rows->in, from);
+    linear_forward(w->p->m->ops, set, count, y, ldy, x, ldx, &in, to - from, w->worker, w->num_workers);
+    barrier(w, phase);
+}
+
+static void attention(const struct part *w, int layer_idx)
+{
+    const struct pass *p = w->p;
+    struct workspace *ws = p->ws;
+    const struct model_layer *layer = &p->m->layers[layer_idx];
+    int kv_heads = p->m->config.num_key_value_heads, tasks = ws->num_chunks * kv_heads, task, begin, end;
+    if (!p->decode_only || p->batch->tap) {
+        pool_slice(p->batch->num_tokens, 1, w->worker, w->num_workers, &begin, &end);
         for (int t = begin; t < end; t++)
-            linear_quantize_row(ops, &layer->o, 1, ws->attn + (size_t)t * q, t, in);
-        pool_barrier(m->pool);
+            qk_finish(p, layer, layer_idx, t, 0, kv_heads);
+        barrier(w, PROFILE_QK_FINISH);
+        tap_rows(w, layer_idx, TAP_QKV, ws->qkv, qkv_width(&p->m->config));
     }
-    tap_rows(p, layer_idx, TAP_O_INPUT, ws->attn, q, worker, num_workers);
-    linear_forward(ops, &layer->o, 1, ws->h, hidden, ws->attn, q, in, tokens, worker, num_workers);
-    pool_barrier(m->pool);
-    for (int t = begin; t < end; t++) {
-        float *x = ws->x + (size_t)t * hidden, *h = ws->h + (size_t)t * hidden;
-        ops->add(x, h, (int)hidden);
-        norm_row(m, &layer->post_attention_norm, h, x, (int)hidden);
-        linear_quantize_row(ops, layer->gate_up, NUM_GATE_UP, h, t, in);
+    /* Tasks differ in length, so they are handed out one by one, the late (long) positions first. */
+    while ((task = atomic_fetch_add_explicit(&ws->next[layer_idx], 1, memory_order_relaxed)) < tasks) {
+        const struct chunk *chunk = &ws->chunks[ws->num_chunks - 1 - task / kv_heads];
+        if (p->decode_only && !p->batch->tap)
+            qk_finish(p, layer, layer_idx, chunk->token, task % kv_heads, task % kv_heads + 1);
+        attend(p, layer, layer_idx, chunk, task % kv_heads);
     }
-    pool_barrier(m->pool);
-    tap_rows(p, layer_idx, TAP_GATE_UP_INPUT, ws->h, hidden, worker, num_workers);
-    linear_forward(ops, layer->gate_up, NUM_GATE_UP, ws->gate_up, 2 * inter, ws->h, hidden, in, tokens, worker,
-                   num_workers);
-    pool_barrier(m->pool);
-    activate(p, layer, begin, end, worker, num_workers);
-    pool_barrier(m->pool);
-    tap_rows(p, layer_idx, TAP_DOWN_INPUT, ws->gate_up, 2 * inter, worker, num_workers);
-    linear_forward(ops, &layer->down, 1, ws->h, hidden, ws->gate_up, 2 * inter, in, tokens, worker, num_workers);
-    pool_barrier(m->pool);
-    for (int t = begin; t < end; t++)
-        ops->add(ws->x + (size_t)t * hidden, ws->h + (size_t)t * hidden, (int)hidden);
+    barrier(w, PROFILE_ATTENTION);
+}
+
+/* gate and up of rows [from, to), activated, into ws->gate_up from its beginning on; returns its row stride. */
+static size_t gate_up(const struct part *w, int layer_idx, int from, int to)
+{
+    const struct pass *p = w->p;
+    const struct model_layer *layer = &p->m->layers[layer_idx];
+    size_t inter = (size_t)p->m->config.intermediate_size, hidden = (size_t)p->m->config.hidden_size;
+    const float *h = w->rows->h + (size_t)from * hidden;
+    float *to_rows = p->ws->gate_up;
+    if (layer->swiglu.weight) {
+        columns(w, &layer->swiglu, 1, to_rows, inter, h, hidden, from, to, PROFILE_GATE_UP);
+        return inter;
+    }
+    columns(w, layer->gate_up, NUM_GATE_UP, to_rows, 2 * inter, h, hidden, from, to, PROFILE_GATE_UP);
+    int col, col_end;
+    pool_slice((int)inter, 64, w->worker, w->num_workers, &col, &col_end);
+    for (int t = 0; t < to - from && col < col_end; t++) {
+        float *gate = to_rows + (size_t)t * 2 * inter + (size_t)col;
+        p->m->ops->silu_mul(gate, gate, gate + inter, col_end - col);
+    }
+    barrier(w, PROFILE_ROWS);
+    return 2 * inter;
+}
+
+static void layer_forward(const struct part *w, int layer_idx)
+{
+    const struct pass *p = w->p;
+    const struct model_layer *layer = &p->m->layers[layer_idx];
+    struct workspace *ws = p->ws;
+    const struct linear *gate_up_set = layer->swiglu.weight ? &layer->swiglu : layer->gate_up;
+    int gate_up_count = layer->swiglu.weight ? 1 : NUM_GATE_UP;
+    size_t hidden = (size_t)p->m->config.hidden_size, q = (size_t)layer->o.k;
+    int tokens = p->batch->num_tokens;
+
+    norm_rows(w, layer_idx > 0, &layer->input_norm, layer->qkv, NUM_QKV, 0, tokens);
+    tap_rows(w, layer_idx, TAP_QKV_INPUT, w->rows->h, hidden);
+    columns(w, layer->qkv, NUM_QKV, ws->qkv, qkv_width(&p->m->config), w->rows->h, hidden, 0, tokens, PROFILE_QKV);
+    attention(w, layer_idx);
+    tap_rows(w, layer_idx, TAP_O_INPUT, ws->attn, q);
+    int blocks = p->batch->tap ? 1 : (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+    for (int b = 0; b < blocks; b++) {
+        int from, to;
+        pool_slice(tokens, 12, b, blocks, &from, &to);
+        float *out = ws->out + (size_t)from * hidden;
+        const float *attn = ws->attn + (size_t)from * q;
+        quantize_rows(w, &layer->o, attn, q, from, to);
+        columns(w, &layer->o, 1, out, hidden, attn, q, from, to, PROFILE_O);
+        norm_rows(w, true, &layer->post_attention_norm, gate_up_set, gate_up_count, from, to);
+        tap_rows(w, layer_idx, TAP_GATE_UP_INPUT, w->rows->h, hidden);
+        size_t ld = gate_up(w, layer_idx, from, to);
+        quantize_rows(w, &layer->down, ws->gate_up, ld, from, to);
+        tap_rows(w, layer_idx, TAP_DOWN_INPUT, ws->gate_up, ld);
+        columns(w, &layer->down, 1, out, hidden, ws->gate_up, ld, from, to, PROFILE_DOWN);
+    }
 }
 
 static void forward_worker(void *arg, int worker, int num_workers)
 {
     const struct pass *p = arg;
     const struct model *m = p->m;
+    struct workspace *ws = p->ws;
+    struct part w = {p, p->replicated ? &ws->own[worker] : &ws->shared, worker, num_workers};
     size_t hidden = (size_t)m->config.hidden_size, half = (size_t)m->config.head_dim / 2;
     int begin, end;
+    rows_mine(&w, 0, p->batch->num_tokens, &begin, &end);
+    for (int t = begin; t < end; t++)
+        embed_row(m, p->batch->token_ids[t], w.rows->x + (size_t)t * hidden);
     pool_slice(p->batch->num_tokens, 1, worker, num_workers, &begin, &end);
-    for (int t = begin; t < end; t++) {
-        embed_row(m, p->batch->token_ids[t], p->ws->x + (size_t)t * hidden);
+    for (int t = begin; t < end; t++)
         for (int i = 0; i < (m->config.sliding_window ? LAYER_TYPE_COUNT : 1); i++)
-            rope_angles(&m->rope[i], p->batch->positions[t], p->batch->rope_lens[t], p->ws->cos[i] + (size_t)t * half,
-                        p->ws->sin[i] + (size_t)t * half);
-    }
+            rope_angles(&m->rope[i], p->batch->positions[t], p->batch->rope_lens[t], ws->cos[i] + (size_t)t * half,
+                        ws->sin[i] + (size_t)t * half);
+    mark(&w, PROFILE_ROWS);
     for (int i = 0; i < m->config.num_hidden_layers; i++)
-        layer_forward(p, i, worker, num_workers);
-    pool_barrier(m->pool);
+        layer_forward(&w, i);
     pool_slice(p->batch->num_logits, 1, worker, num_workers, &begin, &end);
-    for (int i = begin; i < end; i++)
-        norm_row(m, &m->norm, p->hidden + (size_t)i * hidden, p->ws->x + (size_t)p->batch->logits_rows[i] * hidden,
-                 (int)hidden);
+    for (int i = begin; i < end; i++) {
+        size_t row = (size_t)p->batch->logits_rows[i] * hidden;
+        float *to = p->hidden + (size_t)i * hidden;
+        memcpy(to, w.rows->x + row, hidden * sizeof(float));
+        m->ops->add(to, ws->out + row, (int)hidden);
+        norm_row(m, &m->norm, to, to, (int)hidden);
+    }
+    mark(&w, PROFILE_ROWS);
 }
 
 void model_forward(const struct model *m, struct workspace *ws, const struct kv_cache *kv, const struct batch *batch,
@@ -295,7 +451,11 @@ void model_forward(const struct model *m, struct workspace *ws, const struct kv_
 {
     for (int i = 0; i < m->config.num_hidden_layers; i++)
         atomic_store_explicit(&ws->next[i], 0, memory_order_relaxed);
-    struct pass p = {m, ws, kv, batch, hidden};
+    struct pass p = {.m = m, .ws = ws, .kv = kv, .batch = batch, .hidden = hidden};
+    p.replicated = batch->num_tokens <= REPLICATED_TOKENS && !batch->tap;
+    chunks_find(&p);
+    if (ws->profile)
+        profile_begin(ws->profile);
     pool_run(m->pool, forward_worker, &p);
 }
 
@@ -311,20 +471,19 @@ struct logits_job {
 static void logits_worker(void *arg, int worker, int num_workers)
 {
     const struct logits_job *j = arg;
-    const struct linear *head = &j->m->lm_head;
-    size_t hidden = (size_t)head->k;
-    if (linear_set_is_quantised(head, 1)) {
-        int begin, end;
-        pool_slice(j->rows, 1, worker, num_workers, &begin, &end);
-        for (int r = begin; r < end; r++)
-            linear_quantize_row(j->m->ops, head, 1, j->hidden + (size_t)r * hidden, r, &j->ws->in);
-        pool_barrier(j->m->pool);
-    }
-    linear_forward(j->m->ops, head, 1, j->logits, j->ld, j->hidden, hidden, &j->ws->in, j->rows, worker, num_workers);
+    const struct pass p = {.m = j->m, .ws = j->ws, .replicated = j->rows <= REPLICATED_TOKENS};
+    const struct part w = {&p, p.replicated ? &j->ws->own[worker] : &j->ws->shared, worker, num_workers};
+    size_t hidden = (size_t)j->m->lm_head.k;
+    quantize_rows(&w, &j->m->lm_head, j->hidden, hidden, 0, j->rows);
+    linear_forward(j->m->ops, &j->m->lm_head, 1, j->logits, j->ld, j->hidden, hidden, &w.rows->in, j->rows, worker,
+                   num_workers);
+    mark(&w, PROFILE_LM_HEAD);
 }
 
 void model_logits(const struct model *m, struct workspace *ws, const float *hidden, int rows, float *logits, size_t ld)
 {
     struct logits_job job = {m, ws, hidden, rows, logits, ld};
+    if (ws->profile)
+        profile_begin(ws->profile);
     pool_run(m->pool, logits_worker, &job);
 }

@@ -32,7 +32,14 @@ static int padded_k(int k)
 
 static int num_panels(const struct linear *l)
 {
-    return (l->n + GEMM_NR - 1) / GEMM_NR;
+    int nr = l->swiglu ? SWIGLU_NR : GEMM_NR;
+    return (l->n + nr - 1) / nr;
+}
+
+/* Of the arrays that have a value for each column. */
+static size_t num_columns(const struct linear *l)
+{
+    return (size_t)num_panels(l) * GEMM_NR;
 }
 
 static int num_groups(const struct linear *l)
@@ -67,28 +74,44 @@ struct pack_job {
     const struct checkpoint *ckpt;
     const struct linear_spec *spec;
     const uint8_t *data; /* of a float weight */
-    const float *zero;   /* (n, groups) or NULL */
+    int part;            /* 1: up of a swiglu, else 0 */
     _Atomic bool failed;
 };
 
-/* Element (j, i) of an INT8 weight: (panel, k4 / 4, GEMM_NR, 4). */
-static void pack_int8_row(struct linear *l, int j, const int8_t *q)
+/* Rows of a part that lie side by side in a panel. */
+static int panel_rows(const struct linear *l)
 {
-    size_t k4 = (size_t)padded_k(l->k);
-    int8_t *to = (int8_t *)l->weight + (size_t)(j / GEMM_NR) * k4 * GEMM_NR + (size_t)(j % GEMM_NR) * 4;
-    int32_t sum = 0;
-    for (size_t i = 0; i < (size_t)l->k; i++) {
-        to[i / 4 * 4 * GEMM_NR + i % 4] = q[i];
-        sum += q[i];
-    }
-    l->w_sum[j] = sum;
+    return l->swiglu ? SWIGLU_NR : GEMM_NR;
 }
 
-static void pack_w8a16_row(struct linear *l, int j, const int8_t *q)
+/* Where output j of a part is among the columns of the panels. */
+static size_t column_of(const struct linear *l, int part, int j)
 {
-    int8_t *to = (int8_t *)l->weight + (size_t)(j / GEMM_NR) * (size_t)l->k * GEMM_NR + (size_t)(j % GEMM_NR);
-    for (size_t i = 0; i < (size_t)l->k; i++)
-        to[i * GEMM_NR] = q[i];
+    int nr = panel_rows(l);
+    return (size_t)(j / nr) * GEMM_NR + (size_t)(part * SWIGLU_NR + j % nr);
+}
+
+/* Rows q (rows, ldq) of an INT8 weight, from column on in one panel: (panel, k4 / 4, GEMM_NR, 4). */
+static void pack_int8(struct linear *l, size_t column, const int8_t *q, int rows, size_t ldq)
+{
+    int8_t *to = (int8_t *)l->weight + column / GEMM_NR * ldq * GEMM_NR + column % GEMM_NR * 4;
+    for (size_t i = 0; i < ldq; i += 4, to += 4 * GEMM_NR)
+        for (int j = 0; j < rows; j++)
+            memcpy(to + j * 4, q + (size_t)j * ldq + i, 4);
+    for (int j = 0; j < rows; j++) {
+        int32_t sum = 0;
+        for (size_t i = 0; i < ldq; i++)
+            sum += q[(size_t)j * ldq + i];
+        l->w_sum[column + (size_t)j] = sum;
+    }
+}
+
+static void pack_w8a16(struct linear *l, size_t column, const int8_t *q, int rows, size_t ldq)
+{
+    int8_t *to = (int8_t *)l->weight + column / GEMM_NR * (size_t)l->k * GEMM_NR + column % GEMM_NR;
+    for (size_t i = 0; i < (size_t)l->k; i++, to += GEMM_NR)
+        for (int j = 0; j < rows; j++)
+            to[j] = q[(size_t)j * ldq + i];
 }
 
 /* One row of float weights to integers with absmax / 127. */
@@ -112,26 +135,30 @@ static void pack_worker(void *arg, int worker, int num_workers)
     struct pack_job *job = arg;
     struct linear *l = job->l;
     const struct linear_spec *s = job->spec;
-    int begin, end;
-    pool_slice(l->n, GEMM_NR, worker, num_workers, &begin, &end);
+    int begin, end, step = panel_rows(l);
+    pool_slice(l->n, step, worker, num_workers, &begin, &end);
     if (l->kind == LINEAR_FLOAT) {
         size_t row_bytes = (size_t)l->k * elem_bytes(l->dtype);
         gemm_pack(l->weight, job->data + (size_t)begin * row_bytes, (int)elem_bytes(l->dtype), begin, end - begin,
                   l->k);
         return;
     }
-    int8_t *q = mem_alloc((size_t)l->k);
+    size_t ldq = (size_t)padded_k(l->k);
+    int8_t *q = mem_calloc((size_t)step, ldq);
     float *x = s->quantised ? NULL : mem_alloc((size_t)l->k * sizeof(*x));
-    for (int j = begin; j < end && !job->failed; j++) {
-        if (!s->quantised)
-            l->col_scale[j] = quantize_row(job->data + (size_t)j * (size_t)l->k * elem_bytes(s->weight->dtype),
-                                           s->weight->dtype, l->k, x, q);
-        else if (checkpoint_linear_rows(job->ckpt, s, j, 1, q) < 0)
-            job->failed = true;
-        if (l->kind == LINEAR_W8A16)
-            pack_w8a16_row(l, j, q);
-        else
-            pack_int8_row(l, j, q);
+    for (int j = begin; j < end && !job->failed; j += step) {
+        int rows = MIN(step, end - j);
+        size_t column = column_of(l, job->part, j);
+        for (int i = 0; i < rows; i++) {
+            int8_t *row = q + (size_t)i * ldq;
+            if (!s->quantised)
+                l->col_scale[column + (size_t)i] =
+                    quantize_row(job->data + (size_t)(j + i) * (size_t)l->k * elem_bytes(s->weight->dtype),
+                                 s->weight->dtype, l->k, x, row);
+            else if (checkpoint_linear_rows(job->ckpt, s, j + i, 1, row) < 0)
+                job->failed = true;
+        }
+        (l->kind == LINEAR_W8A16 ? pack_w8a16 : pack_int8)(l, column, q, rows, ldq);
     }
     free(q);
     free(x);
@@ -148,35 +175,40 @@ static float *pack_groups(const struct linear *l, const float *from)
     return to;
 }
 
-static void int8_columns_init(struct linear *l)
+static void int8_columns_init(struct linear *l, const struct linear_spec *s, bool zero)
 {
-    size_t n = (size_t)num_panels(l) * GEMM_NR;
+    size_t n = num_columns(l);
     l->w_sum = mem_calloc(n, sizeof(*l->w_sum));
     l->col_scale = mem_calloc(n, sizeof(*l->col_scale));
+    if (s->folded || l->activation == ACTIVATION_INT8_STATIC)
+        l->col_add = mem_calloc(n, sizeof(*l->col_add));
+    if (!s->folded && zero)
+        l->col_zero = mem_calloc(n, sizeof(*l->col_zero));
+    if (!s->folded && l->activation == ACTIVATION_INT8_DYNAMIC_ASYM)
+        l->col_sum = mem_calloc(n, sizeof(*l->col_sum));
 }
 
 /* After packing, when the sums of the weights are known: what the epilogue adds and multiplies by. */
-static void int8_columns_finish(struct linear *l, const struct checkpoint *ckpt, const struct linear_spec *s,
-                                const float *zero)
+static void int8_columns_finish(struct linear *l, const struct checkpoint *ckpt, const struct linear_spec *s, int part,
+                                const float *scale, const float *zero)
 {
-    size_t n = (size_t)l->n, padded = (size_t)num_panels(l) * GEMM_NR;
-    if (s->folded) {
-        l->col_add = mem_calloc(padded, sizeof(*l->col_add));
-        checkpoint_linear_folded(ckpt, s, l->col_add, l->col_scale);
-        return;
-    }
-    bool asym = l->activation == ACTIVATION_INT8_DYNAMIC_ASYM;
-    if (zero)
-        l->col_zero = mem_calloc(padded, sizeof(*l->col_zero));
-    if (asym)
-        l->col_sum = mem_calloc(padded, sizeof(*l->col_sum));
-    if (l->activation == ACTIVATION_INT8_STATIC)
-        l->col_add = mem_calloc(padded, sizeof(*l->col_add));
-    for (size_t j = 0; j < n; j++) {
-        int32_t z = zero ? (int32_t)zero[j] : 0, sum = l->w_sum[j] - l->k * z;
-        if (zero)
+    int32_t *add = s->folded ? mem_alloc((size_t)l->n * sizeof(*add)) : NULL;
+    float *folded = s->folded ? mem_alloc((size_t)l->n * sizeof(*folded)) : NULL;
+    if (s->folded)
+        checkpoint_linear_folded(ckpt, s, add, folded);
+    for (int i = 0; i < l->n; i++) {
+        size_t j = column_of(l, part, i);
+        int32_t z = zero ? (int32_t)zero[i] : 0, sum = l->w_sum[j] - l->k * z;
+        if (s->folded) {
+            l->col_add[j] = add[i];
+            l->col_scale[j] = folded[i];
+            continue;
+        }
+        if (scale)
+            l->col_scale[j] = scale[i];
+        if (l->col_zero)
             l->col_zero[j] = z;
-        if (asym)
+        if (l->col_sum)
             l->col_sum[j] = sum;
         if (l->col_add) { /* static: the input's zero point is known, and so is its product with the weights */
             l->col_add[j] =
@@ -184,20 +216,74 @@ static void int8_columns_finish(struct linear *l, const struct checkpoint *ckpt,
             l->col_scale[j] *= s->input_scale;
         }
     }
+    free(add);
+    free(folded);
 }
 
-static int bias_load(struct linear *l, const struct checkpoint *ckpt, const struct tensor *t)
+static int bias_load(struct linear *l, const struct checkpoint *ckpt, const struct tensor *t, int part)
 {
     if (!t)
         return 0;
     const uint8_t *data = checkpoint_tensor_pin(ckpt, t);
     if (!data)
         return OCTAVO_ENOMEM;
-    l->bias = mem_calloc((size_t)num_panels(l) * GEMM_NR, sizeof(*l->bias));
-    for (size_t i = 0; i < (size_t)l->n; i++)
-        l->bias[i] = tensor_elem(data + i * elem_bytes(t->dtype), t->dtype);
+    if (!l->bias)
+        l->bias = mem_calloc(num_columns(l), sizeof(*l->bias));
+    for (int i = 0; i < l->n; i++)
+        l->bias[column_of(l, part, i)] = tensor_elem(data + (size_t)i * elem_bytes(t->dtype), t->dtype);
     checkpoint_tensor_unpin(ckpt, t, data);
     return 0;
+}
+
+/* Packs one module into its columns of l, whose memory is there. data: of a float weight, pinned, or NULL. */
+static bool part_load(struct linear *l, const struct checkpoint *ckpt, struct pool *pool, const struct linear_spec *s,
+                      int part, const uint8_t *data)
+{
+    struct pack_job job = {.l = l, .ckpt = ckpt, .spec = s, .data = data, .part = part};
+    float *scale = NULL, *zero = NULL;
+    bool ok = true, pinned = !s->quantised && !data;
+    if (pinned)
+        ok = (job.data = checkpoint_tensor_pin(ckpt, s->weight)) != NULL;
+    if (ok && s->quantised && !s->folded) {
+        size_t elems = (size_t)s->n * (size_t)num_groups(l);
+        scale = mem_try_array(elems, sizeof(float));
+        zero = s->has_zero ? mem_try_array(elems, sizeof(float)) : NULL;
+        ok = scale && (zero || !s->has_zero);
+        if (ok)
+            checkpoint_linear_scales(ckpt, s, scale, zero);
+    }
+    if (ok) {
+        pool_run(pool, pack_worker, &job);
+        if (l->kind == LINEAR_INT8)
+            int8_columns_finish(l, ckpt, s, part, scale, zero);
+        if (l->kind == LINEAR_W8A16) {
+            l->scale = pack_groups(l, scale);
+            l->zero = zero ? pack_groups(l, zero) : NULL;
+        }
+        ok = !job.failed && bias_load(l, ckpt, s->bias, part) == 0;
+    }
+    if (pinned && job.data)
+        checkpoint_tensor_unpin(ckpt, s->weight, job.data);
+    free(scale);
+    free(zero);
+    return ok;
+}
+
+/* The linear of a module, of two halves with swiglu, without weights yet. */
+static bool linear_prepare(struct linear *l, const struct linear_spec *s, bool quantize, bool swiglu)
+{
+    *l = (struct linear){
+        .kind = spec_kind(s, quantize), .swiglu = swiglu, .n = s->n, .k = s->k, .dtype = s->weight->dtype};
+    l->activation = s->quantised ? s->activation : ACTIVATION_INT8_DYNAMIC;
+    l->group_size = s->quantised ? s->group_size : s->k;
+    l->input_offset = s->input_offset;
+    if (l->activation == ACTIVATION_INT8_STATIC && s->quantised)
+        l->input_inv_scale = 1.0f / s->input_scale;
+    l->weight_bytes = swiglu ? num_columns(l) * (size_t)padded_k(l->k) : packed_bytes(s, l->kind);
+    l->weight = mem_map(l->weight_bytes);
+    if (l->weight && l->kind == LINEAR_INT8)
+        int8_columns_init(l, s, s->has_zero);
+    return l->weight != NULL;
 }
 
 int linear_load(struct linear *l, const struct checkpoint *ckpt, struct pool *pool, const char *module, bool quantize,
@@ -205,46 +291,27 @@ int linear_load(struct linear *l, const struct checkpoint *ckpt, struct pool *po
 {
     struct linear_spec s;
     checkpoint_linear(ckpt, module, &s);
-    *l = (struct linear){.kind = spec_kind(&s, quantize), .n = s.n, .k = s.k, .dtype = s.weight->dtype};
-    l->activation = s.quantised ? s.activation : ACTIVATION_INT8_DYNAMIC;
-    l->group_size = s.quantised ? s.group_size : s.k;
-    l->input_offset = s.input_offset;
-    if (l->activation == ACTIVATION_INT8_STATIC && s.quantised)
-        l->input_inv_scale = 1.0f / s.input_scale;
-    l->weight_bytes = packed_bytes(&s, l->kind);
-    l->weight = mem_map(l->weight_bytes);
-    float *scale = NULL, *zero = NULL;
-    struct pack_job job = {.l = l, .ckpt = ckpt, .spec = &s, .data = data_pinned};
-    if (!s.quantised && !data_pinned)
-        job.data = checkpoint_tensor_pin(ckpt, s.weight);
-    bool ok = l->weight && (s.quantised || job.data);
-    if (ok && l->kind == LINEAR_INT8)
-        int8_columns_init(l);
-    if (ok && s.quantised && !s.folded) {
-        size_t elems = (size_t)s.n * (size_t)num_groups(l);
-        scale = mem_try_array(elems, sizeof(float));
-        zero = s.has_zero ? mem_try_array(elems, sizeof(float)) : NULL;
-        ok = scale && (zero || !s.has_zero);
-        if (ok)
-            checkpoint_linear_scales(ckpt, &s, scale, zero);
-    }
-    if (ok) {
-        if (scale && l->kind == LINEAR_INT8)
-            memcpy(l->col_scale, scale, (size_t)s.n * sizeof(float));
-        pool_run(pool, pack_worker, &job);
-        if (l->kind == LINEAR_INT8)
-            int8_columns_finish(l, ckpt, &s, zero);
-        if (l->kind == LINEAR_W8A16) {
-            l->scale = pack_groups(l, scale);
-            l->zero = zero ? pack_groups(l, zero) : NULL;
-        }
-        ok = !job.failed && bias_load(l, ckpt, s.bias) == 0;
-    }
-    if (!s.quantised && !data_pinned && job.data)
-        checkpoint_tensor_unpin(ckpt, s.weight, job.data);
-    free(scale);
-    free(zero);
+    bool ok = linear_prepare(l, &s, quantize, false) && part_load(l, ckpt, pool, &s, 0, data_pinned);
     return ok ? 0 : error_set(err, OCTAVO_ENOMEM, "no memory for %s (%zu bytes)", module, l->weight_bytes);
+}
+
+int linear_load_swiglu(struct linear *l, const struct checkpoint *ckpt, struct pool *pool, const char *gate,
+                       const char *up, bool quantize, struct octavo_error *err)
+{
+    struct linear_spec s[2];
+    checkpoint_linear(ckpt, gate, &s[0]);
+    checkpoint_linear(ckpt, up, &s[1]);
+    if (spec_kind(&s[0], quantize) != LINEAR_INT8 || spec_kind(&s[1], quantize) != LINEAR_INT8 ||
+        s[0].quantised != s[1].quantised || s[0].n != s[1].n || s[0].k != s[1].k)
+        return 1;
+    if (s[0].quantised && (s[0].activation != s[1].activation || s[0].folded != s[1].folded ||
+                           s[0].has_zero != s[1].has_zero || s[0].input_offset != s[1].input_offset ||
+                           (s[0].activation == ACTIVATION_INT8_STATIC && s[0].input_scale != s[1].input_scale)))
+        return 1;
+    bool ok = linear_prepare(l, &s[0], quantize, true);
+    for (int part = 0; part < 2 && ok; part++)
+        ok = part_load(l, ckpt, pool, &s[part], part, NULL);
+    return ok ? 0 : error_set(err, OCTAVO_ENOMEM, "no memory for %s and %s (%zu bytes)", gate, up, l->weight_bytes);
 }
 
 void linear_release(struct linear *l)
@@ -328,6 +395,7 @@ static void linear_panels(const struct kernel_ops *ops, const struct linear *l, 
             .rows = rows,
             .k4 = padded_k(l->k),
             .n = l->n,
+            .swiglu = l->swiglu,
             .w = l->weight,
             .w_sum = l->w_sum,
             .col_add = l->col_add,

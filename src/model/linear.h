@@ -16,11 +16,12 @@ enum linear_kind {
 struct linear {
     enum linear_kind kind;
     int n, k;
+    bool swiglu;  /* LINEAR_INT8: gate and up in one, (n) each; what comes out is silu(gate) * up */
     void *weight; /* packed, weight_bytes from mem_map */
     size_t weight_bytes;
-    float *bias;      /* (n), or NULL */
+    float *bias;      /* (columns of the panels), or NULL */
     enum dtype dtype; /* LINEAR_FLOAT */
-    /* LINEAR_INT8: the fields of struct gemm_i8_args, (n) each */
+    /* LINEAR_INT8: the fields of struct gemm_i8_args, a value for every column of the panels */
     enum activation_kind activation;
     float input_inv_scale, input_offset;
     int32_t *w_sum, *col_add, *col_sum, *col_zero;
@@ -35,6 +36,10 @@ struct linear {
  * activations, per-channel absmax / 127. data_pinned: the bytes of a float weight that is pinned already, or NULL. */
 int linear_load(struct linear *l, const struct checkpoint *ckpt, struct pool *pool, const char *module, bool quantize,
                 const uint8_t *data_pinned, struct octavo_error *err);
+/* The same for two modules of one shape that read the same input, as one linear with swiglu set. Returns 1, and does
+ * nothing, when they differ in kind or input: then each is loaded alone, and silu_mul follows them. */
+int linear_load_swiglu(struct linear *l, const struct checkpoint *ckpt, struct pool *pool, const char *gate,
+                       const char *up, bool quantize, struct octavo_error *err);
 void linear_release(struct linear *l);
 /* Bytes that linear_load will map for the module. */
 size_t linear_bytes(const struct checkpoint *ckpt, const char *module, bool quantize);
@@ -47,6 +52,19 @@ struct linear_input {
     float *row_scale[LINEAR_MAX_SET];
     int32_t *row_zero[LINEAR_MAX_SET], *row_sum[LINEAR_MAX_SET]; /* (tokens) */
 };
+
+/* The input from row on. */
+static inline struct linear_input linear_input_from(const struct linear_input *in, int row)
+{
+    struct linear_input from = *in;
+    for (int i = 0; i < LINEAR_MAX_SET; i++) {
+        from.xq[i] += (size_t)row * in->ldxq;
+        from.row_scale[i] += row;
+        from.row_zero[i] += row;
+        from.row_sum[i] += row;
+    }
+    return from;
+}
 
 /* Makes the linears of a set share one quantised input where they ask for the same. */
 void linear_share_inputs(struct linear *set, int count);

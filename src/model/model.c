@@ -63,17 +63,34 @@ static int norm_load(struct loader *ld, const char *module, struct norm *norm, s
     return r < 0 ? r : vector_load(ld, checkpoint_norm_bias(ld->ckpt, module), &norm->bias, err);
 }
 
+static void loaded(struct loader *ld, const struct linear *l)
+{
+    ld->done += l->weight_bytes;
+    ld->model->weights_bytes += l->weight_bytes;
+    if (ld->opts->progress)
+        ld->opts->progress(ld->opts->progress_arg, "packing weights", ld->done, ld->total);
+}
+
 static int part_load(struct loader *ld, const char *module, struct linear *l, struct octavo_error *err)
 {
     struct linear_spec spec;
     checkpoint_linear(ld->ckpt, module, &spec);
     const uint8_t *pinned = spec.weight == ld->model->embed ? ld->model->embed_data : NULL; /* tied */
     int r = linear_load(l, ld->ckpt, ld->model->pool, module, ld->opts->quantize_w8a8, pinned, err);
-    ld->done += l->weight_bytes;
-    ld->model->weights_bytes += l->weight_bytes;
-    if (ld->opts->progress)
-        ld->opts->progress(ld->opts->progress_arg, "packing weights", ld->done, ld->total);
+    loaded(ld, l);
     return r;
+}
+
+/* gate and up of a layer in one, if they fit together. */
+static int swiglu_load(struct loader *ld, int i, struct linear *l, struct octavo_error *err)
+{
+    char gate[160], up[160];
+    layer_name(gate, i, "mlp.gate_proj");
+    layer_name(up, i, "mlp.up_proj");
+    int r = linear_load_swiglu(l, ld->ckpt, ld->model->pool, gate, up, ld->opts->quantize_w8a8, err);
+    if (r == 0)
+        loaded(ld, l);
+    return r < 0 ? r : 0;
 }
 
 /* Scales as the kernels want them, with reciprocals: six rows of (kv_heads * head_dim). */
@@ -123,7 +140,11 @@ static int layer_load(struct loader *ld, int i, struct octavo_error *err)
         layer_name(name, i, norms[j].module);
         r = norm_load(ld, name, norms[j].to, err);
     }
+    if (r == 0)
+        r = swiglu_load(ld, i, &layer->swiglu, err);
     for (size_t j = 0; j < ARRAY_LEN(layer_linears) && r == 0; j++) {
+        if (layer->swiglu.weight && (linears[j] == &layer->gate_up[GATE] || linears[j] == &layer->gate_up[UP]))
+            continue;
         layer_name(name, i, layer_linears[j]);
         r = part_load(ld, name, linears[j], err);
     }
@@ -196,7 +217,7 @@ void model_free(struct model *m)
         struct model_layer *l = &m->layers[i];
         struct norm *const norms[] = {&l->input_norm, &l->post_attention_norm, &l->q_norm, &l->k_norm};
         struct linear *const linears[] = {&l->qkv[Q],        &l->qkv[K],      &l->qkv[V], &l->o,
-                                          &l->gate_up[GATE], &l->gate_up[UP], &l->down};
+                                          &l->gate_up[GATE], &l->gate_up[UP], &l->down,   &l->swiglu};
         for (size_t j = 0; j < ARRAY_LEN(norms); j++)
             norm_release(norms[j]);
         for (size_t j = 0; j < ARRAY_LEN(linears); j++)

@@ -24,6 +24,7 @@ struct model_layer {
     struct norm input_norm, post_attention_norm; /* (hidden) */
     struct norm q_norm, k_norm;                  /* (head_dim); weight NULL: the family has none */
     struct linear qkv[NUM_QKV], o, gate_up[NUM_GATE_UP], down;
+    struct linear swiglu; /* gate and up in one, where they fit together: then gate_up is empty */
     struct c8_scales *c8; /* (kv_heads), for an INT8 cache; NULL when the checkpoint has no scales for this layer */
     float *c8_data;       /* what they point into */
 };
@@ -64,6 +65,9 @@ void model_free(struct model *model);
 struct workspace;
 struct workspace *workspace_new(const struct model *model, int max_tokens); /* NULL when memory is refused */
 void workspace_free(struct workspace *ws);
+struct profile;
+/* From now on passes add their times to it; NULL: no more. */
+void workspace_set_profile(struct workspace *ws, struct profile *profile);
 
 /* Writes K and V of every token of the batch, and the final normed hidden state of each of batch->logits_rows to
  * hidden (num_logits, hidden_size). A row depends on its own request only. No allocation. */
