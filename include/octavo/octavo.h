@@ -58,6 +58,7 @@ struct octavo_engine_options {
     int64_t kv_cache_memory_bytes; /* 0: at most 4 GiB, less when max_num_seqs full requests need less */
     bool disable_prefix_caching;   /* compute every prompt from its beginning; the answers do not change */
     int num_threads;               /* compute workers; 0: one per usable core */
+    bool profile;                  /* measure where the time goes: octavo_engine_profile */
     int max_logprobs;              /* most logprobs a request may ask for; -1: the whole vocabulary */
     int32_t tokenizer_vocab_size;  /* ids from here on pad the embedding and are never sampled; 0: none do */
     /* Called during octavo_engine_open on the calling thread; done and total in bytes. May be NULL. */
@@ -138,6 +139,17 @@ OCTAVO_API int octavo_engine_open(const struct octavo_engine_options *opts, stru
 /* Aborts what still runs and frees the engine. Every request must have been freed. NULL is fine. */
 OCTAVO_API void octavo_engine_close(struct octavo_engine *engine);
 OCTAVO_API const struct octavo_engine_info *octavo_engine_info(const struct octavo_engine *engine);
+/* Where the time of all steps since open went, by phase of a step, with the profile option set. What an ideal machine
+ * would need is in macs and bytes. */
+struct octavo_profile_phase {
+    const char *name; /* "attention"; lives for ever */
+    double seconds;   /* of the engine's thread, which computes as the others do */
+    double macs;      /* multiply-adds, of all threads */
+    double bytes;     /* of weights and KV cache read, of all threads */
+};
+/* Fills at most max phases, in the order of a step, and returns how many there are; 0 without the option. */
+OCTAVO_API size_t octavo_engine_profile(struct octavo_engine *engine, struct octavo_profile_phase *ret_phases,
+                                        size_t max);
 OCTAVO_API void octavo_engine_get_stats(struct octavo_engine *engine, struct octavo_engine_stats *ret_stats);
 
 /* ---- requests ---------------------------------------------------------------------------------------------- */

@@ -312,6 +312,11 @@ static void step(struct octavo_engine *e)
         }
     }
     atomic_fetch_add_explicit(&e->steps, 1, memory_order_relaxed);
+    if (e->profiling) {
+        pthread_mutex_lock(&e->lock);
+        e->profile_seen = e->profile;
+        pthread_mutex_unlock(&e->lock);
+    }
 }
 
 static void publish_gauges(struct octavo_engine *e)
@@ -330,8 +335,10 @@ void *engine_main(void *arg)
     for (;;) {
         bool busy = e->sched.running.count || e->sched.waiting.count;
         pthread_mutex_lock(&e->lock);
-        while (!busy && !e->inbox_head && !e->abort_pending && !e->quit)
+        while (!busy && !e->inbox_head && !e->abort_pending && !e->quit) {
+            e->profile.last_ns = 0; /* idling is no phase */
             pthread_cond_wait(&e->cond, &e->lock);
+        }
         struct octavo_request *in = e->inbox_head;
         e->inbox_head = e->inbox_tail = NULL;
         bool aborts = e->abort_pending, quit = e->quit;
@@ -368,4 +375,20 @@ void octavo_engine_get_stats(struct octavo_engine *e, struct octavo_engine_stats
         .requests_finished = atomic_load(&e->finished),
         .steps = atomic_load(&e->steps),
     };
+}
+
+size_t octavo_engine_profile(struct octavo_engine *e, struct octavo_profile_phase *ret, size_t max)
+{
+    if (!e->profiling)
+        return 0;
+    pthread_mutex_lock(&e->lock);
+    for (size_t i = 0; i < PROFILE_PHASE_COUNT && i < max; i++)
+        ret[i] = (struct octavo_profile_phase){
+            .name = profile_phase_name((enum profile_phase)i),
+            .seconds = (double)e->profile_seen.ns[i] / 1e9,
+            .macs = e->profile_seen.macs[i],
+            .bytes = e->profile_seen.bytes[i],
+        };
+    pthread_mutex_unlock(&e->lock);
+    return PROFILE_PHASE_COUNT;
 }

@@ -5,6 +5,7 @@
 #include "engine/model_runner.h"
 #include "engine/scheduler.h"
 #include "model/model.h"
+#include "model/profile.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,8 +25,11 @@ struct octavo_engine {
     pthread_mutex_t lock;
     pthread_cond_t cond;
     struct octavo_request *inbox_head, *inbox_tail;
+    struct profile profile_seen; /* as of the last step */
     bool abort_pending, quit;
     /* Gauges and counters, written by the engine thread. */
+    bool profiling;
+    struct profile profile; /* engine thread only */
     _Atomic int64_t running, waiting;
     _Atomic int64_t blocks_used;
     _Atomic uint64_t prompt_tokens, generation_tokens, finished, steps, preemptions, prefix_cache_queries,

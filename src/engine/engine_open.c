@@ -184,8 +184,9 @@ static int engine_load(struct octavo_engine *e, const struct octavo_engine_optio
                                                                          : c->vocab_size,
                               .eos = c->eos_token_ids,
                               .num_eos = (size_t)c->num_eos_token_ids};
+    e->profiling = o->profile;
     r = model_runner_new(e->model, *ret_dtypes, info->block_size, info->num_blocks, info->max_num_batched_tokens,
-                         &sampler, &e->runner, err);
+                         &sampler, o->profile ? &e->profile : NULL, &e->runner, err);
     if (r < 0)
         return r;
     scheduler_init(&e->sched, info->max_num_seqs, info->max_num_batched_tokens, info->num_blocks, info->block_size);

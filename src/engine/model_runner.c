@@ -2,6 +2,7 @@
 #include "engine/model_runner.h"
 
 #include "base/mem.h"
+#include "model/profile.h"
 
 #include <stdlib.h>
 
@@ -13,6 +14,7 @@ struct model_runner {
     struct workspace *ws;
     struct kv_cache kv;
     struct batch batch;
+    struct profile *profile; /* or NULL */
     struct sampler sampler;
     struct sampler_scratch *scratch; /* (workers) */
     float *hidden;                   /* (max_num_batched_tokens, hidden_size) of rows that want logits */
@@ -37,8 +39,8 @@ size_t model_runner_workspace_bytes(const struct model_config *c, int max_num_ba
 }
 
 int model_runner_new(const struct model *model, const enum dtype *kv_dtypes, int block_size, int64_t num_blocks,
-                     int max_num_batched_tokens, const struct sampler *sampler, struct model_runner **ret_runner,
-                     struct octavo_error *err)
+                     int max_num_batched_tokens, const struct sampler *sampler, struct profile *profile,
+                     struct model_runner **ret_runner, struct octavo_error *err)
 {
     const struct model_config *c = &model->config;
     struct model_runner *m = mem_calloc(1, sizeof(*m));
@@ -52,6 +54,8 @@ int model_runner_new(const struct model *model, const enum dtype *kv_dtypes, int
                   max_num_batched_tokens);
     size_t t = (size_t)max_num_batched_tokens;
     m->ws = workspace_new(model, max_num_batched_tokens);
+    if (m->ws)
+        workspace_set_profile(m->ws, m->profile = profile);
     m->hidden_bytes = t * (size_t)c->hidden_size * sizeof(float);
     m->hidden = mem_map(m->hidden_bytes);
     m->logits_bytes = (size_t)LOGITS_ROWS * (size_t)c->vocab_size * sizeof(float);
@@ -167,7 +171,11 @@ void model_runner_execute(struct model_runner *m, const struct sched_output *out
                      m->logits, (size_t)m->sampler.vocab_size);
         m->first = m->logits;
         m->current = m->rows + row;
+        if (m->profile)
+            profile_begin(m->profile);
         pool_run(m->model->pool, sample_worker, m);
+        if (m->profile)
+            profile_mark(m->profile, PROFILE_SAMPLE);
         for (int i = 0; i < m->num_current; i++)
             fn(arg, &m->current[i]);
     }

@@ -22,10 +22,10 @@ struct model_runner;
 /* Called for each row of a step in batch order, on the engine thread. */
 typedef void runner_row_fn(void *arg, struct runner_row *row);
 
-/* kv_dtypes (layers): the type of each layer's cache. */
+/* kv_dtypes (layers): the type of each layer's cache. profile: where steps add their times to, or NULL. */
 int model_runner_new(const struct model *model, const enum dtype *kv_dtypes, int block_size, int64_t num_blocks,
-                     int max_num_batched_tokens, const struct sampler *sampler, struct model_runner **ret_runner,
-                     struct octavo_error *err);
+                     int max_num_batched_tokens, const struct sampler *sampler, struct profile *profile,
+                     struct model_runner **ret_runner, struct octavo_error *err);
 void model_runner_free(struct model_runner *runner);
 void model_runner_execute(struct model_runner *runner, const struct sched_output *out, runner_row_fn *fn, void *arg);
 /* Bytes of everything but weights and KV that a runner of this size may come to use. */

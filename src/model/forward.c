@@ -63,9 +63,26 @@ struct part {
     int worker, num_workers;
 };
 
-static size_t qkv_width(const struct model_config *c)
+/* Floats from one row of n to the next: an odd number of cache lines, because a GEMM writes a column of rows at a time,
+ * and with a power of two they all meet in a few sets. */
+static size_t row_stride(size_t n)
 {
-    return (size_t)(c->num_attention_heads + 2 * c->num_key_value_heads) * (size_t)c->head_dim;
+    return ((n + 15) / 16 | 1) * 16;
+}
+
+static size_t ld_qkv(const struct model_config *c)
+{
+    return row_stride((size_t)(c->num_attention_heads + 2 * c->num_key_value_heads) * (size_t)c->head_dim);
+}
+
+static size_t ld_attn(const struct model_config *c)
+{
+    return row_stride((size_t)c->num_attention_heads * (size_t)c->head_dim);
+}
+
+static size_t ld_out(const struct model_config *c)
+{
+    return row_stride((size_t)c->hidden_size);
 }
 
 static uint8_t *take(uint8_t *base, size_t *at, size_t bytes)
@@ -97,10 +114,10 @@ static size_t workspace_lay_out(struct workspace *ws, const struct model_config 
     rows_lay_out(&ws->shared, c, t, base, &at);
     for (int i = 0; i < ws->num_workers; i++)
         rows_lay_out(&ws->own[i], c, REPLICATED_TOKENS, base, &at);
-    ws->out = (float *)take(base, &at, t * (size_t)c->hidden_size * sizeof(float));
-    ws->qkv = (float *)take(base, &at, t * qkv_width(c) * sizeof(float));
-    ws->attn = (float *)take(base, &at, t * (size_t)c->num_attention_heads * (size_t)c->head_dim * sizeof(float));
-    ws->gate_up = (float *)take(base, &at, t * 2 * (size_t)c->intermediate_size * sizeof(float));
+    ws->out = (float *)take(base, &at, t * ld_out(c) * sizeof(float));
+    ws->qkv = (float *)take(base, &at, t * ld_qkv(c) * sizeof(float));
+    ws->attn = (float *)take(base, &at, t * ld_attn(c) * sizeof(float));
+    ws->gate_up = (float *)take(base, &at, t * row_stride(2 * (size_t)c->intermediate_size) * sizeof(float));
     for (int i = 0; i < LAYER_TYPE_COUNT; i++) {
         ws->cos[i] = (float *)take(base, &at, half);
         ws->sin[i] = (float *)take(base, &at, half);
@@ -209,7 +226,7 @@ static void qk_finish(const struct pass *p, const struct model_layer *layer, int
     int d = c->head_dim, heads = c->num_attention_heads, group = heads / c->num_key_value_heads;
     const float *cos = p->ws->cos[layer->type] + (size_t)t * (size_t)d / 2;
     const float *sin = p->ws->sin[layer->type] + (size_t)t * (size_t)d / 2;
-    float *q = p->ws->qkv + (size_t)t * qkv_width(c);
+    float *q = p->ws->qkv + (size_t)t * ld_qkv(c);
     float *k = q + (size_t)heads * (size_t)d, *v = k + (size_t)c->num_key_value_heads * (size_t)d;
     int64_t slot = p->batch->slot_mapping[t], block = slot / p->kv->block_size;
     int offset = (int)(slot % p->kv->block_size);
@@ -245,8 +262,8 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
     int group = c->num_attention_heads / c->num_key_value_heads, first = kv_head * group, t = chunk->token;
     struct attn_args a = {
         .d = c->head_dim,
-        .ldq = qkv_width(c),
-        .ldout = (size_t)layer->o.k,
+        .ldq = ld_qkv(c),
+        .ldout = ld_attn(c),
         .tokens = chunk->count,
         .scale = 1.0f / sqrtf((float)c->head_dim),
         .position = p->batch->positions[t],
@@ -256,6 +273,7 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
         .k = kv_cache_k(p->kv, layer_idx, 0, kv_head),
         .v = kv_cache_v(p->kv, layer_idx, 0, kv_head),
         .block_stride = p->kv->layers[layer_idx].block_bytes,
+        .run_stride = p->kv->layers[layer_idx].run_bytes,
         .c8 = dtype == DTYPE_I8 ? &layer->c8[kv_head] : NULL,
     };
     for (int g = 0; g < group; g += ATTN_MAX_ROWS) {
@@ -310,7 +328,7 @@ static void norm_rows(const struct part *w, bool add, const struct norm *norm, c
     for (int t = begin; t < end; t++) {
         float *x = w->rows->x + (size_t)t * hidden, *h = w->rows->h + (size_t)t * hidden;
         if (add)
-            m->ops->add(x, w->p->ws->out + (size_t)t * hidden, (int)hidden);
+            m->ops->add(x, w->p->ws->out + (size_t)t * ld_out(&m->config), (int)hidden);
         norm_row(m, norm, h, x, (int)hidden);
         linear_quantize_row(m->ops, set, count, h, t, &w->rows->in);
     }
@@ -349,7 +367,7 @@ static void attention(const struct part *w, int layer_idx)
         for (int t = begin; t < end; t++)
             qk_finish(p, layer, layer_idx, t, 0, kv_heads);
         barrier(w, PROFILE_QK_FINISH);
-        tap_rows(w, layer_idx, TAP_QKV, ws->qkv, qkv_width(&p->m->config));
+        tap_rows(w, layer_idx, TAP_QKV, ws->qkv, ld_qkv(&p->m->config));
     }
     /* Tasks differ in length, so they are handed out one by one, the late (long) positions first. */
     while ((task = atomic_fetch_add_explicit(&ws->next[layer_idx], 1, memory_order_relaxed)) < tasks) {
@@ -367,21 +385,23 @@ static size_t gate_up(const struct part *w, int layer_idx, int from, int to)
     const struct pass *p = w->p;
     const struct model_layer *layer = &p->m->layers[layer_idx];
     size_t inter = (size_t)p->m->config.intermediate_size, hidden = (size_t)p->m->config.hidden_size;
+    size_t ld = row_stride(2 * inter);
     const float *h = w->rows->h + (size_t)from * hidden;
     float *to_rows = p->ws->gate_up;
     if (layer->swiglu.weight) {
-        columns(w, &layer->swiglu, 1, to_rows, inter, h, hidden, from, to, PROFILE_GATE_UP);
-        return inter;
+        ld = row_stride(inter);
+        columns(w, &layer->swiglu, 1, to_rows, ld, h, hidden, from, to, PROFILE_GATE_UP);
+        return ld;
     }
-    columns(w, layer->gate_up, NUM_GATE_UP, to_rows, 2 * inter, h, hidden, from, to, PROFILE_GATE_UP);
+    columns(w, layer->gate_up, NUM_GATE_UP, to_rows, ld, h, hidden, from, to, PROFILE_GATE_UP);
     int col, col_end;
     pool_slice((int)inter, 64, w->worker, w->num_workers, &col, &col_end);
     for (int t = 0; t < to - from && col < col_end; t++) {
-        float *gate = to_rows + (size_t)t * 2 * inter + (size_t)col;
+        float *gate = to_rows + (size_t)t * ld + (size_t)col;
         p->m->ops->silu_mul(gate, gate, gate + inter, col_end - col);
     }
     barrier(w, PROFILE_ROWS);
-    return 2 * inter;
+    return ld;
 }
 
 static void layer_forward(const struct part *w, int layer_idx)
@@ -391,28 +411,28 @@ static void layer_forward(const struct part *w, int layer_idx)
     struct workspace *ws = p->ws;
     const struct linear *gate_up_set = layer->swiglu.weight ? &layer->swiglu : layer->gate_up;
     int gate_up_count = layer->swiglu.weight ? 1 : NUM_GATE_UP;
-    size_t hidden = (size_t)p->m->config.hidden_size, q = (size_t)layer->o.k;
+    size_t hidden = (size_t)p->m->config.hidden_size, lda = ld_attn(&p->m->config), ldo = ld_out(&p->m->config);
     int tokens = p->batch->num_tokens;
 
     norm_rows(w, layer_idx > 0, &layer->input_norm, layer->qkv, NUM_QKV, 0, tokens);
     tap_rows(w, layer_idx, TAP_QKV_INPUT, w->rows->h, hidden);
-    columns(w, layer->qkv, NUM_QKV, ws->qkv, qkv_width(&p->m->config), w->rows->h, hidden, 0, tokens, PROFILE_QKV);
+    columns(w, layer->qkv, NUM_QKV, ws->qkv, ld_qkv(&p->m->config), w->rows->h, hidden, 0, tokens, PROFILE_QKV);
     attention(w, layer_idx);
-    tap_rows(w, layer_idx, TAP_O_INPUT, ws->attn, q);
+    tap_rows(w, layer_idx, TAP_O_INPUT, ws->attn, lda);
     int blocks = p->batch->tap ? 1 : (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
     for (int b = 0; b < blocks; b++) {
         int from, to;
         pool_slice(tokens, 12, b, blocks, &from, &to);
-        float *out = ws->out + (size_t)from * hidden;
-        const float *attn = ws->attn + (size_t)from * q;
-        quantize_rows(w, &layer->o, attn, q, from, to);
-        columns(w, &layer->o, 1, out, hidden, attn, q, from, to, PROFILE_O);
+        float *out = ws->out + (size_t)from * ldo;
+        const float *attn = ws->attn + (size_t)from * lda;
+        quantize_rows(w, &layer->o, attn, lda, from, to);
+        columns(w, &layer->o, 1, out, ldo, attn, lda, from, to, PROFILE_O);
         norm_rows(w, true, &layer->post_attention_norm, gate_up_set, gate_up_count, from, to);
         tap_rows(w, layer_idx, TAP_GATE_UP_INPUT, w->rows->h, hidden);
         size_t ld = gate_up(w, layer_idx, from, to);
         quantize_rows(w, &layer->down, ws->gate_up, ld, from, to);
         tap_rows(w, layer_idx, TAP_DOWN_INPUT, ws->gate_up, ld);
-        columns(w, &layer->down, 1, out, hidden, ws->gate_up, ld, from, to, PROFILE_DOWN);
+        columns(w, &layer->down, 1, out, ldo, ws->gate_up, ld, from, to, PROFILE_DOWN);
     }
 }
 
@@ -437,13 +457,47 @@ static void forward_worker(void *arg, int worker, int num_workers)
         layer_forward(&w, i);
     pool_slice(p->batch->num_logits, 1, worker, num_workers, &begin, &end);
     for (int i = begin; i < end; i++) {
-        size_t row = (size_t)p->batch->logits_rows[i] * hidden;
+        size_t row = (size_t)p->batch->logits_rows[i];
         float *to = p->hidden + (size_t)i * hidden;
-        memcpy(to, w.rows->x + row, hidden * sizeof(float));
-        m->ops->add(to, ws->out + row, (int)hidden);
+        memcpy(to, w.rows->x + row * hidden, hidden * sizeof(float));
+        m->ops->add(to, ws->out + row * ld_out(&m->config), (int)hidden);
         norm_row(m, &m->norm, to, to, (int)hidden);
     }
     mark(&w, PROFILE_ROWS);
+}
+
+static void count_linear(struct profile *pr, enum profile_phase phase, const struct linear *l, int tokens, int passes)
+{
+    pr->macs[phase] += (double)tokens * (double)l->n * (double)l->k * (l->swiglu ? 2 : 1);
+    pr->bytes[phase] += (double)l->weight_bytes * passes;
+}
+
+/* What a pass has to compute and to read, for the profile. */
+static void count_work(const struct pass *p)
+{
+    const struct model_config *c = &p->m->config;
+    struct profile *pr = p->ws->profile;
+    int tokens = p->batch->num_tokens, blocks = (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+    for (int i = 0; i < c->num_hidden_layers; i++) {
+        const struct model_layer *l = &p->m->layers[i];
+        const struct kv_layer *kv = &p->kv->layers[i];
+        for (int j = 0; j < NUM_QKV; j++)
+            count_linear(pr, PROFILE_QKV, &l->qkv[j], tokens, 1);
+        for (int j = 0; j < NUM_GATE_UP; j++)
+            count_linear(pr, PROFILE_GATE_UP, &l->gate_up[j], tokens, blocks);
+        count_linear(pr, PROFILE_GATE_UP, &l->swiglu, tokens, blocks);
+        count_linear(pr, PROFILE_O, &l->o, tokens, blocks);
+        count_linear(pr, PROFILE_DOWN, &l->down, tokens, blocks);
+        for (int j = 0; j < p->ws->num_chunks; j++) {
+            const struct chunk *chunk = &p->ws->chunks[j];
+            double first = (double)p->batch->positions[chunk->token] + 1, last = first + chunk->count - 1;
+            double window = l->type == LAYER_SLIDING_ATTENTION ? (double)c->sliding_window : INFINITY;
+            double pairs = chunk->count * (fmin(first, window) + fmin(last, window)) / 2;
+            pr->macs[PROFILE_ATTENTION] += pairs * 2 * c->head_dim * c->num_attention_heads;
+            pr->bytes[PROFILE_ATTENTION] += fmin(last, window + chunk->count - 1) * (double)kv->block_bytes *
+                                            c->num_key_value_heads / p->kv->block_size;
+        }
+    }
 }
 
 void model_forward(const struct model *m, struct workspace *ws, const struct kv_cache *kv, const struct batch *batch,
@@ -454,8 +508,10 @@ void model_forward(const struct model *m, struct workspace *ws, const struct kv_
     struct pass p = {.m = m, .ws = ws, .kv = kv, .batch = batch, .hidden = hidden};
     p.replicated = batch->num_tokens <= REPLICATED_TOKENS && !batch->tap;
     chunks_find(&p);
-    if (ws->profile)
+    if (ws->profile) {
         profile_begin(ws->profile);
+        count_work(&p);
+    }
     pool_run(m->pool, forward_worker, &p);
 }
 
@@ -483,7 +539,9 @@ static void logits_worker(void *arg, int worker, int num_workers)
 void model_logits(const struct model *m, struct workspace *ws, const float *hidden, int rows, float *logits, size_t ld)
 {
     struct logits_job job = {m, ws, hidden, rows, logits, ld};
-    if (ws->profile)
+    if (ws->profile) {
         profile_begin(ws->profile);
+        count_linear(ws->profile, PROFILE_LM_HEAD, &m->lm_head, rows, 1);
+    }
     pool_run(m->pool, logits_worker, &job);
 }

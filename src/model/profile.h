@@ -23,6 +23,7 @@ enum profile_phase {
 struct profile {
     uint64_t last_ns; /* of the last mark */
     uint64_t ns[PROFILE_PHASE_COUNT];
+    double macs[PROFILE_PHASE_COUNT], bytes[PROFILE_PHASE_COUNT]; /* multiply-adds; weights and cache read */
 };
 
 const char *profile_phase_name(enum profile_phase phase);

@@ -215,7 +215,8 @@ static void attention_matches_ref(void **state)
                                                 .block_size = bs,
                                                 .k = kv->p,
                                                 .v = (uint8_t *)kv->p + half,
-                                                .block_stride = stride});
+                                                .block_stride = stride,
+                                                .run_stride = KV_RUN * stride});
                 if (isa) {
                     assert_memory_equal(cache[0].p, cache[1].p, cache[0].bytes);
                     same(&want, &got, "attention", cpu_isa_name(ops->isa));
@@ -464,6 +465,7 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
                                          .k = kv->p,
                                          .v = (uint8_t *)kv->p + kb,
                                          .block_stride = stride,
+                                         .run_stride = KV_RUN * stride,
                                          .c8 = &scales});
         if (isa) {
             assert_memory_equal(cache[0].p, cache[1].p, cache[0].bytes);
@@ -578,7 +580,8 @@ static void ref_is_right(void **state)
                                      .block_size = 32,
                                      .k = (uint8_t *)block[0][0],
                                      .v = (uint8_t *)block[0][1],
-                                     .block_stride = sizeof(block[0])});
+                                     .block_stride = sizeof(block[0]),
+                                     .run_stride = KV_RUN * sizeof(block[0])});
     double want[D] = {0}, sum = 0;
     for (int t = 5; t < T; t++) {
         double s = 0;

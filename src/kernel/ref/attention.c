@@ -17,7 +17,7 @@
         for (size_t i = 0; i < d; i++)                                                                                 \
             out[i] = 0;                                                                                                \
         for (int64_t t0 = begin / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {                                  \
-            size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride;                               \
+            size_t block = attn_block(a, t0);                                                                          \
             size_t at = (size_t)(t0 % a->block_size) * d; /* elements to the tile, in K and in V */                    \
             const type *k = (const type *)(a->k + block) + at;                                                         \
             const type *v = (const type *)(a->v + block) + at;                                                         \

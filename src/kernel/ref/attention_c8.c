@@ -88,7 +88,7 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
     for (size_t i = 0; i < d; i++)
         out[i] = 0;
     for (int64_t t0 = begin / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {
-        size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride;
+        size_t block = attn_block(a, t0);
         const uint8_t *k = a->k + block + (size_t)(t0 % a->block_size) * pd;
         const int8_t *v = (const int8_t *)a->v + block + (size_t)(t0 % a->block_size) * d;
         int lo = begin > t0 ? (int)(begin - t0) : 0;

@@ -57,8 +57,8 @@ static void c8_query(struct c8_rows *s, const struct attn_args *a, int r, int mr
     s->unit[r] = unit * (a->scale * 0x1.715476p+0f);
 }
 
-/* Dots of mr rows with a tile, and the greatest of each row among the keys it sees. next: K and V of the tile that comes
- * after this one, fetched meanwhile, or NULL. */
+/* Dots of mr rows with a tile, and the greatest of each row among the keys it sees. next: K and V of the tile that
+ * comes after this one, fetched meanwhile, or NULL. */
 ALWAYS_INLINE void c8_dots(int mr, struct c8_rows *s, int r0, const uint8_t *k, int pd, const __mmask16 (*seen)[2],
                            const uint8_t *const *next)
 {
@@ -260,8 +260,7 @@ C8_ROWS(4)
 C8_ROWS(5)
 C8_ROWS(6)
 
-typedef void c8_dots_fn(struct c8_rows *, int, const uint8_t *, int, const __mmask16 (*)[2],
-                        const uint8_t *const *);
+typedef void c8_dots_fn(struct c8_rows *, int, const uint8_t *, int, const __mmask16 (*)[2], const uint8_t *const *);
 typedef void c8_values_fn(struct c8_rows *, int, int, int, const int8_t *, size_t);
 static c8_dots_fn *const c8_dots_of[] = {NULL, c8_dots_1, c8_dots_2, c8_dots_3, c8_dots_4, c8_dots_5, c8_dots_6};
 static c8_values_fn *const c8_values_of[] = {NULL,        c8_values_1, c8_values_2, c8_values_3,
@@ -280,7 +279,7 @@ ALWAYS_INLINE void c8_seen(const struct attn_args *a, int r, int64_t t0, __mmask
 /* K and V of the tile at t0. */
 ALWAYS_INLINE void c8_tile_at(const struct attn_args *a, int64_t t0, const uint8_t *ret_kv[2])
 {
-    size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride, at = (size_t)(t0 % a->block_size);
+    size_t block = attn_block(a, t0), at = (size_t)(t0 % a->block_size);
     ret_kv[0] = a->k + block + at * (size_t)c8_padded_dim(a->d);
     ret_kv[1] = a->v + block + at * (size_t)a->d;
 }

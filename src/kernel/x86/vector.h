@@ -116,7 +116,7 @@
         }                                                                                                              \
         memset(out, 0, (size_t)a->group *d * sizeof(float));                                                           \
         for (int64_t t0 = begin / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {                                  \
-            size_t block = (size_t)a->block_table[t0 / a->block_size] * a->block_stride;                               \
+            size_t block = attn_block(a, t0);                                                                          \
             size_t at = (size_t)(t0 % a->block_size) * d * sizeof(type);                                               \
             const uint8_t *k = a->k + block + at, *v = a->v + block + at;                                              \
             int lo = begin > t0 ? (int)(begin - t0) : 0;                                                               \
