@@ -16,6 +16,7 @@
 #include <string.h>
 
 #define REPLICATED_TOKENS 4 /* at most this many: each worker computes all rows */
+#define HEADS_TOKENS 96     /* rows of q, k, v that are finished while they are in L2 */
 #define BLOCK_TOKENS 252    /* rows that go through o, gate, up and down together, to find each other in the caches */
 
 /* What row work reads and writes: the step's, or a worker's own. */
@@ -53,7 +54,6 @@ struct pass {
     const struct batch *batch;
     float *hidden;
     bool replicated;
-    bool decode_only; /* no token sees another token of the step */
 };
 
 /* A worker's part of a pass. */
@@ -217,38 +217,40 @@ static void embed_row(const struct model *m, int32_t token, float *x)
     }
 }
 
-/* Norms and rotates the heads of token t that belong to KV heads [begin, end), and writes their k and v to the cache.
- */
-static void qk_finish(const struct pass *p, const struct model_layer *layer, int layer_idx, int t, int begin, int end)
+/* What follows q, k, v for heads [begin, end) of tokens [from, to), counted over the heads of q, then k, then v: q and
+ * k are normed and rotated, and k and v written to the cache. */
+static void heads_finish(const struct pass *p, int layer_idx, int begin, int end, int from, int to)
 {
     const struct model_config *c = &p->m->config;
     const struct kernel_ops *ops = p->m->ops;
-    int d = c->head_dim, heads = c->num_attention_heads, group = heads / c->num_key_value_heads;
-    const float *cos = p->ws->cos[layer->type] + (size_t)t * (size_t)d / 2;
-    const float *sin = p->ws->sin[layer->type] + (size_t)t * (size_t)d / 2;
-    float *q = p->ws->qkv + (size_t)t * ld_qkv(c);
-    float *k = q + (size_t)heads * (size_t)d, *v = k + (size_t)c->num_key_value_heads * (size_t)d;
-    int64_t slot = p->batch->slot_mapping[t], block = slot / p->kv->block_size;
-    int offset = (int)(slot % p->kv->block_size);
+    const struct model_layer *layer = &p->m->layers[layer_idx];
+    int d = c->head_dim, q_heads = c->num_attention_heads, kv_heads = c->num_key_value_heads;
     enum dtype dtype = p->kv->layers[layer_idx].dtype;
-    for (int h = begin * group; h < end * group; h++) {
-        float *x = q + (size_t)h * (size_t)d;
-        if (layer->q_norm.weight)
-            norm_row(p->m, &layer->q_norm, x, x, d);
-        ops->rope(x, cos, sin, d);
-    }
-    for (int h = begin; h < end; h++) {
-        float *kh = k + (size_t)h * (size_t)d, *vh = v + (size_t)h * (size_t)d;
-        uint8_t *k_to = kv_cache_k(p->kv, layer_idx, block, h), *v_to = kv_cache_v(p->kv, layer_idx, block, h);
-        if (layer->k_norm.weight)
-            norm_row(p->m, &layer->k_norm, kh, kh, d);
-        ops->rope(kh, cos, sin, d);
-        if (dtype == DTYPE_I8)
-            ops->kv_write_c8(k_to, v_to, offset, kh, vh, d, &layer->c8[h]);
-        else
-            (dtype == DTYPE_BF16  ? ops->kv_write_bf16
-             : dtype == DTYPE_F16 ? ops->kv_write_f16
-                                  : ops->kv_write_f32)(k_to, v_to, offset, kh, vh, d);
+    for (int t = from; t < to; t++) {
+        const float *cos = p->ws->cos[layer->type] + (size_t)t * (size_t)d / 2;
+        const float *sin = p->ws->sin[layer->type] + (size_t)t * (size_t)d / 2;
+        int64_t slot = p->batch->slot_mapping[t], block = slot / p->kv->block_size;
+        int offset = (int)(slot % p->kv->block_size);
+        for (int i = begin; i < end; i++) {
+            float *x = p->ws->qkv + (size_t)t * ld_qkv(c) + (size_t)i * (size_t)d;
+            bool is_v = i >= q_heads + kv_heads;
+            int h = (i - q_heads) % kv_heads; /* of k and v */
+            const struct norm *norm = i < q_heads ? &layer->q_norm : &layer->k_norm;
+            if (!is_v && norm->weight)
+                norm_row(p->m, norm, x, x, d);
+            if (!is_v)
+                ops->rope(x, cos, sin, d);
+            if (i < q_heads)
+                continue;
+            uint8_t *k_to = kv_cache_k(p->kv, layer_idx, block, h), *v_to = kv_cache_v(p->kv, layer_idx, block, h);
+            const float *k = is_v ? NULL : x, *v = is_v ? x : NULL;
+            if (dtype == DTYPE_I8)
+                ops->kv_write_c8(k_to, v_to, offset, k, v, d, &layer->c8[h]);
+            else
+                (dtype == DTYPE_BF16  ? ops->kv_write_bf16
+                 : dtype == DTYPE_F16 ? ops->kv_write_f16
+                                      : ops->kv_write_f32)(k_to, v_to, offset, k, v, d);
+        }
     }
 }
 
@@ -296,13 +298,10 @@ static void chunks_find(struct pass *p)
     struct workspace *ws = p->ws;
     int group = c->num_attention_heads / c->num_key_value_heads, most = MAX(ATTN_CHUNK_ROWS / group, 1);
     ws->num_chunks = 0;
-    p->decode_only = true;
     for (int t = 0; t < b->num_tokens; t++) {
         struct chunk *last = ws->num_chunks ? &ws->chunks[ws->num_chunks - 1] : NULL;
         bool follows =
             t > 0 && b->block_table[t] == b->block_table[t - 1] && b->positions[t] == b->positions[t - 1] + 1;
-        if (follows)
-            p->decode_only = false;
         if (follows && last->count < most)
             last->count++;
         else
@@ -352,8 +351,40 @@ static void columns(const struct part *w, const struct linear *set, int count, f
                     size_t ldx, int from, int to, enum profile_phase phase)
 {
     struct linear_input in = linear_input_from(&w->rows->in, from);
-    linear_forward(w->p->m->ops, set, count, y, ldy, x, ldx, &in, to - from, w->worker, w->num_workers);
+    int begin, end;
+    pool_slice(linear_set_panels(set, count), 1, w->worker, w->num_workers, &begin, &end);
+    linear_forward(w->p->m->ops, set, count, y, ldy, x, ldx, &in, to - from, begin, end);
     barrier(w, phase);
+}
+
+/* q, k and v of all tokens, finished. A worker finishes the heads whose columns it computed, a few rows at a time,
+ * while they are in its cache; heads that are not made of whole panels are finished by whoever has the token. */
+static void qkv(const struct part *w, int layer_idx)
+{
+    const struct pass *p = w->p;
+    const struct model_config *c = &p->m->config;
+    const struct model_layer *layer = &p->m->layers[layer_idx];
+    size_t hidden = (size_t)c->hidden_size, ld = ld_qkv(c);
+    int heads = c->num_attention_heads + 2 * c->num_key_value_heads, tokens = p->batch->num_tokens, begin, end;
+    if (c->head_dim % GEMM_NR) {
+        columns(w, layer->qkv, NUM_QKV, p->ws->qkv, ld, w->rows->h, hidden, 0, tokens, PROFILE_QKV);
+        pool_slice(tokens, 1, w->worker, w->num_workers, &begin, &end);
+        heads_finish(p, layer_idx, 0, heads, begin, end);
+        barrier(w, PROFILE_HEADS);
+        return;
+    }
+    pool_slice(heads, 1, w->worker, w->num_workers, &begin, &end);
+    for (int from = 0, to; from < tokens; from = to) {
+        to = MIN(from + HEADS_TOKENS, tokens);
+        struct linear_input in = linear_input_from(&w->rows->in, from);
+        linear_forward(p->m->ops, layer->qkv, NUM_QKV, p->ws->qkv + (size_t)from * ld, ld,
+                       w->rows->h + (size_t)from * hidden, hidden, &in, to - from, begin * c->head_dim / GEMM_NR,
+                       end * c->head_dim / GEMM_NR);
+        mark(w, PROFILE_QKV);
+        heads_finish(p, layer_idx, begin, end, from, to);
+        mark(w, PROFILE_HEADS);
+    }
+    barrier(w, PROFILE_HEADS);
 }
 
 static void attention(const struct part *w, int layer_idx)
@@ -361,19 +392,11 @@ static void attention(const struct part *w, int layer_idx)
     const struct pass *p = w->p;
     struct workspace *ws = p->ws;
     const struct model_layer *layer = &p->m->layers[layer_idx];
-    int kv_heads = p->m->config.num_key_value_heads, tasks = ws->num_chunks * kv_heads, task, begin, end;
-    if (!p->decode_only || p->batch->tap) {
-        pool_slice(p->batch->num_tokens, 1, w->worker, w->num_workers, &begin, &end);
-        for (int t = begin; t < end; t++)
-            qk_finish(p, layer, layer_idx, t, 0, kv_heads);
-        barrier(w, PROFILE_QK_FINISH);
-        tap_rows(w, layer_idx, TAP_QKV, ws->qkv, ld_qkv(&p->m->config));
-    }
+    int kv_heads = p->m->config.num_key_value_heads, tasks = ws->num_chunks * kv_heads, task;
+    tap_rows(w, layer_idx, TAP_QKV, ws->qkv, ld_qkv(&p->m->config));
     /* Tasks differ in length, so they are handed out one by one, the late (long) positions first. */
     while ((task = atomic_fetch_add_explicit(&ws->next[layer_idx], 1, memory_order_relaxed)) < tasks) {
         const struct chunk *chunk = &ws->chunks[ws->num_chunks - 1 - task / kv_heads];
-        if (p->decode_only && !p->batch->tap)
-            qk_finish(p, layer, layer_idx, chunk->token, task % kv_heads, task % kv_heads + 1);
         attend(p, layer, layer_idx, chunk, task % kv_heads);
     }
     barrier(w, PROFILE_ATTENTION);
@@ -416,7 +439,7 @@ static void layer_forward(const struct part *w, int layer_idx)
 
     norm_rows(w, layer_idx > 0, &layer->input_norm, layer->qkv, NUM_QKV, 0, tokens);
     tap_rows(w, layer_idx, TAP_QKV_INPUT, w->rows->h, hidden);
-    columns(w, layer->qkv, NUM_QKV, ws->qkv, ld_qkv(&p->m->config), w->rows->h, hidden, 0, tokens, PROFILE_QKV);
+    qkv(w, layer_idx);
     attention(w, layer_idx);
     tap_rows(w, layer_idx, TAP_O_INPUT, ws->attn, lda);
     int blocks = p->batch->tap ? 1 : (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
@@ -452,7 +475,7 @@ static void forward_worker(void *arg, int worker, int num_workers)
         for (int i = 0; i < (m->config.sliding_window ? LAYER_TYPE_COUNT : 1); i++)
             rope_angles(&m->rope[i], p->batch->positions[t], p->batch->rope_lens[t], ws->cos[i] + (size_t)t * half,
                         ws->sin[i] + (size_t)t * half);
-    mark(&w, PROFILE_ROWS);
+    barrier(&w, PROFILE_ROWS);
     for (int i = 0; i < m->config.num_hidden_layers; i++)
         layer_forward(&w, i);
     pool_slice(p->batch->num_logits, 1, worker, num_workers, &begin, &end);
@@ -531,8 +554,9 @@ static void logits_worker(void *arg, int worker, int num_workers)
     const struct part w = {&p, p.replicated ? &j->ws->own[worker] : &j->ws->shared, worker, num_workers};
     size_t hidden = (size_t)j->m->lm_head.k;
     quantize_rows(&w, &j->m->lm_head, j->hidden, hidden, 0, j->rows);
-    linear_forward(j->m->ops, &j->m->lm_head, 1, j->logits, j->ld, j->hidden, hidden, &w.rows->in, j->rows, worker,
-                   num_workers);
+    int begin, end;
+    pool_slice(linear_set_panels(&j->m->lm_head, 1), 1, worker, num_workers, &begin, &end);
+    linear_forward(j->m->ops, &j->m->lm_head, 1, j->logits, j->ld, j->hidden, hidden, &w.rows->in, j->rows, begin, end);
     mark(&w, PROFILE_LM_HEAD);
 }
 

@@ -411,13 +411,18 @@ static void linear_panels(const struct kernel_ops *ops, const struct linear *l, 
     }
 }
 
-void linear_forward(const struct kernel_ops *ops, const struct linear *set, int count, float *y, size_t ldy,
-                    const float *x, size_t ldx, const struct linear_input *in, int rows, int worker, int num_workers)
+int linear_set_panels(const struct linear *set, int count)
 {
-    int total = 0, begin, end, first = 0;
+    int panels = 0;
     for (int i = 0; i < count; i++)
-        total += num_panels(&set[i]);
-    pool_slice(total, 1, worker, num_workers, &begin, &end);
+        panels += num_panels(&set[i]);
+    return panels;
+}
+
+void linear_forward(const struct kernel_ops *ops, const struct linear *set, int count, float *y, size_t ldy,
+                    const float *x, size_t ldx, const struct linear_input *in, int rows, int begin, int end)
+{
+    int first = 0;
     for (int i = 0; i < count; i++) {
         int panels = num_panels(&set[i]), from = MAX(begin - first, 0), to = MIN(end - first, panels);
         if (from < to)

@@ -73,10 +73,12 @@ bool linear_set_is_quantised(const struct linear *set, int count);
 /* Quantises row t of x (k) for the set. */
 void linear_quantize_row(const struct kernel_ops *ops, const struct linear *set, int count, const float *x, int t,
                          struct linear_input *in);
-/* y (rows, ldy): the outputs of the set side by side, from x (rows, ldx) or from what was quantised; this worker's
- * panels. */
+/* Panels of a set together: what linear_forward's work is counted in. */
+int linear_set_panels(const struct linear *set, int count);
+/* y (rows, ldy): the outputs of the set side by side, from x (rows, ldx) or from what was quantised; panels
+ * [begin, end) of them. */
 void linear_forward(const struct kernel_ops *ops, const struct linear *set, int count, float *y, size_t ldy,
-                    const float *x, size_t ldx, const struct linear_input *in, int rows, int worker, int num_workers);
+                    const float *x, size_t ldx, const struct linear_input *in, int rows, int begin, int end);
 
 /* One float element of a tensor. */
 float tensor_elem(const uint8_t *p, enum dtype dtype);

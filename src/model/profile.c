@@ -3,8 +3,8 @@
 
 #include <time.h>
 
-static const char *const names[] = {"norms, quantise", "q, k, v", "rotate, write", "attention", "o", "gate, up", "down",
-                                    "lm_head",         "sample",  "wait",          "other"};
+static const char *const names[] = {"norms, quantise", "q, k, v", "heads, cache", "attention", "o", "gate, up", "down",
+                                    "lm_head",         "sample",  "wait",         "other"};
 
 const char *profile_phase_name(enum profile_phase phase)
 {

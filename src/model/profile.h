@@ -8,7 +8,7 @@
 enum profile_phase {
     PROFILE_ROWS, /* norms, activation quantisation, embedding */
     PROFILE_QKV,
-    PROFILE_QK_FINISH, /* norms and rotation of heads, writing the cache; part of attention in pure decode steps */
+    PROFILE_HEADS, /* norms and rotation of heads, writing the cache */
     PROFILE_ATTENTION,
     PROFILE_O,
     PROFILE_GATE_UP,

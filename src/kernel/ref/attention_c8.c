@@ -14,10 +14,10 @@
 #include "kernel/ops.h"
 #include "kernel/ref/math.h"
 
-#define Q_MAX 32512     /* 127 * 256: two signed 8-bit planes */
-#define P_COARSE 255    /* one unsigned plane */
-#define P_FINE 65280    /* two: 255 * 256, so that both have one unit */
-#define FINE_MASS 32    /* see c8_fine */
+#define Q_MAX 32512  /* 127 * 256: two signed 8-bit planes */
+#define P_COARSE 255 /* one unsigned plane */
+#define P_FINE 65280 /* two: 255 * 256, so that both have one unit */
+#define FINE_MASS 32
 #define C8_MAX_DIM 1024 /* config.c's limit of head_dim */
 
 static inline float c8_rint(float x)
@@ -33,19 +33,21 @@ static inline float c8_quant(float x, float inv, float offset)
     return c8_rint(q);
 }
 
+#ifndef KERNEL_OWN_ROWS
 void KFN(kv_write_c8)(void *k_block, void *v_block, int slot, const float *k, const float *v, int d,
                       const struct c8_scales *s)
 {
     size_t pd = (size_t)c8_padded_dim(d), tile = (size_t)(slot / ATTN_TILE), t = (size_t)(slot % ATTN_TILE);
     uint8_t *kt = (uint8_t *)k_block + tile * ATTN_TILE * pd;
     int8_t *vt = (int8_t *)v_block + tile * ATTN_TILE * (size_t)d + t / 4 * 4 * (size_t)d;
-    for (size_t i = 0; i < (size_t)d; i++) {
-        kt[(i / 4 * ATTN_TILE + t) * 4 + i % 4] = (uint8_t)((int32_t)c8_quant(k[i], s->k_inv[i], s->k_offset[i]) + 128);
+    for (size_t i = 0; v && i < (size_t)d; i++)
         vt[i * 4 + t % 4] = (int8_t)c8_quant(v[i], s->v_inv[i], s->v_offset[i]);
-    }
-    for (size_t i = (size_t)d; i < pd; i++)
+    for (size_t i = 0; k && i < (size_t)d; i++)
+        kt[(i / 4 * ATTN_TILE + t) * 4 + i % 4] = (uint8_t)((int32_t)c8_quant(k[i], s->k_inv[i], s->k_offset[i]) + 128);
+    for (size_t i = (size_t)d; k && i < pd; i++)
         kt[(i / 4 * ATTN_TILE + t) * 4 + i % 4] = 128;
 }
+#endif
 
 /* q times K's scales as integers of at most q_max; returns what one unit of a dot is worth, in powers of two. */
 static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scale, int d, float scale)

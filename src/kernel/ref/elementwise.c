@@ -29,7 +29,6 @@ void KFN(silu_mul)(float *y, const float *gate, const float *up, int n)
     for (int i = 0; i < n; i++)
         y[i] = silu_mul_f32(gate[i], up[i]);
 }
-#endif
 
 void KFN(rope)(float *x, const float *cos, const float *sin, int d)
 {
@@ -46,6 +45,7 @@ void KFN(add)(float *y, const float *x, int n)
     for (int i = 0; i < n; i++)
         y[i] += x[i];
 }
+#endif
 
 /* K of a tile is (d, ATTN_TILE): one vector load holds one channel of many keys. V is (token, d). */
 #define KV_WRITE(name, type, convert)                                                                                  \
@@ -53,10 +53,10 @@ void KFN(add)(float *y, const float *x, int n)
     {                                                                                                                  \
         type *kt = (type *)k_block + (size_t)(slot / ATTN_TILE) * ATTN_TILE * (size_t)d + slot % ATTN_TILE;            \
         type *vt = (type *)v_block + (size_t)slot * (size_t)d;                                                         \
-        for (int i = 0; i < d; i++) {                                                                                  \
+        for (int i = 0; k && i < d; i++)                                                                               \
             kt[(size_t)i * ATTN_TILE] = convert(k[i]);                                                                 \
+        for (int i = 0; v && i < d; i++)                                                                               \
             vt[i] = convert(v[i]);                                                                                     \
-        }                                                                                                              \
     }
 
 #define F32_SAME(x) (x)

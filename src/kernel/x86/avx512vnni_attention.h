@@ -8,6 +8,7 @@
 /* Everything that a call remembers of its rows, (rows) each, padded so that vectors may run over the end. */
 struct c8_rows {
     int rows;
+    int64_t begin[ATTN_MAX_ROWS], end[ATTN_MAX_ROWS]; /* keys that it sees */
     float unit[ATTN_MAX_ROWS + 16], mass[ATTN_MAX_ROWS + 16];
     float weight[ATTN_MAX_ROWS + 16], correction[ATTN_MAX_ROWS + 16];
     int32_t max[ATTN_MAX_ROWS + 16], tile_max[ATTN_MAX_ROWS + 16], p_sum[ATTN_MAX_ROWS + 16];
@@ -267,9 +268,9 @@ static c8_values_fn *const c8_values_of[] = {NULL,        c8_values_1, c8_values
                                              c8_values_4, c8_values_5, c8_values_6};
 
 /* Which keys of the tile at t0 row r sees. */
-ALWAYS_INLINE void c8_seen(const struct attn_args *a, int r, int64_t t0, __mmask16 *seen)
+ALWAYS_INLINE void c8_seen(const struct c8_rows *s, int r, int64_t t0, __mmask16 *seen)
 {
-    int64_t begin = attn_begin(a, r / a->group) - t0, end = attn_end(a, r / a->group) - t0;
+    int64_t begin = s->begin[r] - t0, end = s->end[r] - t0;
     uint32_t bits = end >= ATTN_TILE ? UINT32_MAX : end <= 0 ? 0 : (1u << end) - 1;
     bits &= begin >= ATTN_TILE ? 0 : begin <= 0 ? UINT32_MAX : ~((1u << begin) - 1);
     seen[0] = (__mmask16)bits;
@@ -296,7 +297,7 @@ static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
     for (int r = first, mr; r < end; r += mr) {
         mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
         for (int i = r; i < r + mr; i++)
-            c8_seen(a, i, t0, seen[i]);
+            c8_seen(s, i, t0, seen[i]);
         c8_dots_of[mr](s, r, kv[0], pd, seen + r, last || r > first ? NULL : next);
     }
     c8_join(s, begin, end);
@@ -319,8 +320,11 @@ void attn_c8_avx512vnni(const struct attn_args *a)
     struct c8_rows s; /* large, but only what the call's rows and dimension need of it is touched */
     size_t d = (size_t)a->d;
     s.rows = a->tokens * a->group;
-    for (int r = 0; r < s.rows; r++)
+    for (int r = 0; r < s.rows; r++) {
+        s.begin[r] = attn_begin(a, r / a->group);
+        s.end[r] = attn_end(a, r / a->group);
         c8_query(&s, a, r, s.rows - r / C8_MR * C8_MR < C8_MR ? s.rows % C8_MR : C8_MR);
+    }
     memset(s.out, 0, (size_t)s.rows * d * sizeof(float));
     memset(s.mass, 0, sizeof(s.mass));
     memset(s.max, 0, sizeof(s.max));
