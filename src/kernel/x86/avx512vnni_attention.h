@@ -3,7 +3,8 @@
  * sixteen rows at once. */
 
 #define C8_MR 6
-#define C8_NV 4 /* vectors of channels at once in p.V */
+#define C8_AHEAD ATTN_TILE /* keys from the tile at work to the one that is fetched */
+#define C8_NV 4            /* vectors of channels at once in p.V */
 
 /* Everything that a call remembers of its rows, (rows) each, padded so that vectors may run over the end. */
 struct c8_rows {
@@ -58,10 +59,10 @@ static void c8_query(struct c8_rows *s, const struct attn_args *a, int r, int mr
     s->unit[r] = unit * (a->scale * 0x1.715476p+0f);
 }
 
-/* Dots of mr rows with a tile, and the greatest of each row among the keys it sees. next: K and V of the tile that
- * comes after this one, fetched meanwhile, or NULL. */
+/* Dots of mr rows with a tile, and the greatest of each row among the keys it sees. ahead: bytes from here to the K
+ * that is fetched meanwhile, or 0. */
 ALWAYS_INLINE void c8_dots(int mr, struct c8_rows *s, int r0, const uint8_t *k, int pd, const __mmask16 (*seen)[2],
-                           const uint8_t *const *next)
+                           ptrdiff_t ahead)
 {
     __m512i hi[C8_MR][2], lo[C8_MR][2];
     const int8_t *q = s->q + (size_t)r0 * (size_t)pd * 2;
@@ -70,11 +71,9 @@ ALWAYS_INLINE void c8_dots(int mr, struct c8_rows *s, int r0, const uint8_t *k, 
         hi[r][0] = hi[r][1] = lo[r][0] = lo[r][1] = _mm512_setzero_si512();
     for (int i = 0; i < pd; i += 4, k += 4 * ATTN_TILE, q += mr * 8) {
         __m512i k0 = _mm512_loadu_si512(k), k1 = _mm512_loadu_si512(k + 64);
-        if (next) {
-            _mm_prefetch((const char *)next[0] + i * ATTN_TILE, _MM_HINT_T0);
-            _mm_prefetch((const char *)next[0] + i * ATTN_TILE + 64, _MM_HINT_T0);
-            _mm_prefetch((const char *)next[1] + i * ATTN_TILE, _MM_HINT_T0);
-            _mm_prefetch((const char *)next[1] + i * ATTN_TILE + 64, _MM_HINT_T0);
+        if (ahead) {
+            _mm_prefetch((const char *)k + ahead, _MM_HINT_T0);
+            _mm_prefetch((const char *)k + ahead + 64, _MM_HINT_T0);
         }
 #pragma GCC unroll 6
         for (int r = 0; r < mr; r++) {
@@ -167,14 +166,17 @@ ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, const __mmask16 *s
 
 /* Adds p (C8_MR, ATTN_TILE) times 16 * nv channels of v. */
 ALWAYS_INLINE void c8_plane(int mr, int nv, __m512i (*acc)[C8_NV], const uint8_t *p, const int8_t *v, size_t d,
-                            __mmask16 m)
+                            const int8_t *fetch, __mmask16 m)
 {
 #pragma GCC unroll 1
-    for (const uint8_t *end = p + ATTN_TILE; p < end; p += 4, v += 4 * d) {
+    for (const uint8_t *end = p + ATTN_TILE; p < end; p += 4, v += 4 * d, fetch += fetch ? nv * 64 : 0) {
         __m512i vv[C8_NV];
 #pragma GCC unroll 4
         for (int u = 0; u < nv; u++)
             vv[u] = nv == 1 ? _mm512_maskz_loadu_epi32(m, v) : _mm512_loadu_si512(v + u * 64);
+#pragma GCC unroll 4
+        for (int u = 0; fetch && u < nv; u++)
+            _mm_prefetch((const char *)fetch + u * 64, _MM_HINT_T0);
 #pragma GCC unroll 6
         for (int r = 0; r < mr; r++) {
             __m512i pv = broadcast4(p + r * ATTN_TILE);
@@ -210,7 +212,7 @@ ALWAYS_INLINE void c8_accumulate(int mr, int nv, bool kept, __m512i (*acc)[C8_NV
 }
 
 ALWAYS_INLINE void c8_values(int mr, int nv, struct c8_rows *s, int r0, int begin, int end, const int8_t *v, size_t d,
-                             size_t i, __mmask16 m)
+                             size_t i, ptrdiff_t ahead, __mmask16 m)
 {
     __m512i acc[C8_MR][C8_NV];
     uint64_t group = ((1ull << mr) - 1) << r0;
@@ -220,14 +222,14 @@ ALWAYS_INLINE void c8_values(int mr, int nv, struct c8_rows *s, int r0, int begi
 #pragma GCC unroll 4
         for (int u = 0; u < nv; u++)
             acc[r][u] = _mm512_setzero_si512();
-    c8_plane(mr, nv, acc, s->p_hi[r0], v + i * 4, d, m);
+    c8_plane(mr, nv, acc, s->p_hi[r0], v + i * 4, d, ahead ? v + ahead + i * ATTN_TILE : NULL, m);
     if (s->fine & group) {
 #pragma GCC unroll 6
         for (int r = 0; r < mr; r++)
 #pragma GCC unroll 4
             for (int u = 0; u < nv; u++)
                 acc[r][u] = _mm512_slli_epi32(acc[r][u], 8);
-        c8_plane(mr, nv, acc, s->p_lo[r0], v + i * 4, d, m);
+        c8_plane(mr, nv, acc, s->p_lo[r0], v + i * 4, d, NULL, m);
         worth = 1.0f;
     }
     if ((s->kept & group) == group) /* all see the tile, and times 1 changes nothing */
@@ -238,21 +240,23 @@ ALWAYS_INLINE void c8_values(int mr, int nv, struct c8_rows *s, int r0, int begi
 
 #define C8_ROWS(mr)                                                                                                    \
     static __attribute__((noinline)) void c8_dots_##mr(struct c8_rows *s, int r0, const uint8_t *k, int pd,            \
-                                                       const __mmask16(*seen)[2], const uint8_t *const *next)          \
+                                                       const __mmask16(*seen)[2], ptrdiff_t ahead)                     \
     {                                                                                                                  \
-        if (next)                                                                                                      \
-            c8_dots(mr, s, r0, k, pd, seen, next);                                                                     \
+        if (ahead)                                                                                                     \
+            c8_dots(mr, s, r0, k, pd, seen, ahead);                                                                    \
         else                                                                                                           \
-            c8_dots(mr, s, r0, k, pd, seen, NULL);                                                                     \
+            c8_dots(mr, s, r0, k, pd, seen, 0);                                                                        \
     }                                                                                                                  \
     static __attribute__((noinline)) void c8_values_##mr(struct c8_rows *s, int r0, int begin, int end,                \
-                                                         const int8_t *v, size_t d)                                    \
+                                                         const int8_t *v, size_t d, ptrdiff_t ahead)                   \
     {                                                                                                                  \
         size_t i = 0;                                                                                                  \
+        for (; ahead && i + 16 * C8_NV <= d; i += 16 * C8_NV)                                                          \
+            c8_values(mr, C8_NV, s, r0, begin, end, v, d, i, ahead, 0xffff);                                           \
         for (; i + 16 * C8_NV <= d; i += 16 * C8_NV)                                                                   \
-            c8_values(mr, C8_NV, s, r0, begin, end, v, d, i, 0xffff);                                                  \
+            c8_values(mr, C8_NV, s, r0, begin, end, v, d, i, 0, 0xffff);                                               \
         for (; i < d; i += 16)                                                                                         \
-            c8_values(mr, 1, s, r0, begin, end, v, d, i, mask16(d - i));                                               \
+            c8_values(mr, 1, s, r0, begin, end, v, d, i, 0, mask16(d - i));                                            \
     }
 C8_ROWS(1)
 C8_ROWS(2)
@@ -261,8 +265,8 @@ C8_ROWS(4)
 C8_ROWS(5)
 C8_ROWS(6)
 
-typedef void c8_dots_fn(struct c8_rows *, int, const uint8_t *, int, const __mmask16 (*)[2], const uint8_t *const *);
-typedef void c8_values_fn(struct c8_rows *, int, int, int, const int8_t *, size_t);
+typedef void c8_dots_fn(struct c8_rows *, int, const uint8_t *, int, const __mmask16 (*)[2], ptrdiff_t);
+typedef void c8_values_fn(struct c8_rows *, int, int, int, const int8_t *, size_t, ptrdiff_t);
 static c8_dots_fn *const c8_dots_of[] = {NULL, c8_dots_1, c8_dots_2, c8_dots_3, c8_dots_4, c8_dots_5, c8_dots_6};
 static c8_values_fn *const c8_values_of[] = {NULL,        c8_values_1, c8_values_2, c8_values_3,
                                              c8_values_4, c8_values_5, c8_values_6};
@@ -285,20 +289,19 @@ ALWAYS_INLINE void c8_tile_at(const struct attn_args *a, int64_t t0, const uint8
     ret_kv[1] = a->v + block + at * (size_t)a->d;
 }
 
-static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, int begin, int end, bool last)
+static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, int begin, int end, int64_t t_ahead)
 {
     int pd = c8_padded_dim(a->d);
     const uint8_t *kv[2], *next[2];
     c8_tile_at(a, t0, kv);
-    if (!last)
-        c8_tile_at(a, t0 + ATTN_TILE, next);
+    c8_tile_at(a, t_ahead, next); /* the first rows fetch it: evenly, because what comes in a burst is dropped */
     __mmask16 seen[ATTN_MAX_ROWS][2];
     int first = begin / C8_MR * C8_MR;
     for (int r = first, mr; r < end; r += mr) {
         mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
         for (int i = r; i < r + mr; i++)
             c8_seen(s, i, t0, seen[i]);
-        c8_dots_of[mr](s, r, kv[0], pd, seen + r, last || r > first ? NULL : next);
+        c8_dots_of[mr](s, r, kv[0], pd, seen + r, r == first ? next[0] - kv[0] : 0);
     }
     c8_join(s, begin, end);
     for (int r = begin; r < end; r++)
@@ -311,7 +314,7 @@ static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
     }
     for (int r = first, mr; r < end; r += mr) {
         mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
-        c8_values_of[mr](s, r, begin, end, (const int8_t *)kv[1], (size_t)a->d);
+        c8_values_of[mr](s, r, begin, end, (const int8_t *)kv[1], (size_t)a->d, r == first ? next[1] - kv[1] : 0);
     }
 }
 
@@ -340,7 +343,7 @@ void attn_c8_avx512vnni(const struct attn_args *a)
             from++;
         while (attn_begin(a, to - 1) >= t0 + ATTN_TILE)
             to--;
-        c8_tile(&s, a, t0, from * a->group, to * a->group, t0 + ATTN_TILE >= end);
+        c8_tile(&s, a, t0, from * a->group, to * a->group, t0 + C8_AHEAD < end ? t0 + C8_AHEAD : t0);
     }
     for (int r = 0; r < s.rows; r++) {
         float *out = a->out + (size_t)(r / a->group) * a->ldout + (size_t)(r % a->group) * d;
