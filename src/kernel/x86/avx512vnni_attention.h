@@ -32,7 +32,7 @@ static void c8_query(struct c8_rows *s, const struct attn_args *a, int r, int mr
 {
     const float *q = a->q + (size_t)(r / a->group) * a->ldq + (size_t)(r % a->group) * (size_t)a->d;
     size_t d = (size_t)a->d, pd = (size_t)c8_padded_dim(a->d);
-    int8_t *to = s->q + (size_t)(r / C8_MR * C8_MR) * pd * 2 + (size_t)(r % C8_MR) * 8, planes[2][16];
+    int8_t *to = s->q + (size_t)(r / C8_MR * C8_MR) * pd * 2 + (size_t)(r % C8_MR) * 8;
     __m512 scaled[C8_MAX_DIM / 16], most = _mm512_setzero_ps();
     for (size_t i = 0; i < d; i += 16) {
         __mmask16 m = mask16(d - i);
@@ -49,12 +49,13 @@ static void c8_query(struct c8_rows *s, const struct attn_args *a, int r, int mr
         v = _mm512_max_ps(v, _mm512_set1_ps((float)-q_max));
         v = _mm512_min_ps(v, _mm512_set1_ps((float)q_max));
         __m512i n = _mm512_cvtps_epi32(v), hi = _mm512_srai_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(128)), 8);
-        _mm_storeu_si128((__m128i *)planes[0], _mm512_cvtepi32_epi8(hi));
-        _mm_storeu_si128((__m128i *)planes[1], _mm512_cvtepi32_epi8(_mm512_sub_epi32(n, _mm512_slli_epi32(hi, 8))));
-        for (size_t c = 0; c < 16 && i + c < pd; c += 4, to += (size_t)mr * 8) {
-            memcpy(to, planes[0] + c, 4);
-            memcpy(to + 4, planes[1] + c, 4);
-        }
+        __m128i h = _mm512_cvtepi32_epi8(hi), l = _mm512_cvtepi32_epi8(_mm512_sub_epi32(n, _mm512_slli_epi32(hi, 8)));
+        __m128i pairs[2] = {_mm_unpacklo_epi32(h, l), _mm_unpackhi_epi32(h, l)}; /* four of hi, four of lo, .. */
+        for (size_t c = 0; c < 4 && i + c * 4 < pd; c++, to += (size_t)mr * 8)
+            if (c % 2)
+                _mm_storeh_pd((double *)to, _mm_castsi128_pd(pairs[c / 2]));
+            else
+                _mm_storel_epi64((__m128i *)to, pairs[c / 2]);
     }
     s->unit[r] = unit * (a->scale * 0x1.715476p+0f);
 }
