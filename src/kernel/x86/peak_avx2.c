@@ -1,0 +1,10 @@
+/* Peak loops for AVX2: products in pairs to 16 bits, pairs to 32 bits, then the sum. */
+#define VEC_BYTES 32
+#define INT8_DOT(acc, u8, s8, ones, t)                                                                                 \
+    __asm__ volatile("vpmaddubsw %3, %2, %1\n\tvpmaddwd %4, %1, %1\n\tvpaddd %1, %0, %0"                               \
+                     : "+x"(acc), "=&x"(t)                                                                             \
+                     : "x"(u8), "x"(s8), "x"(ones))
+#define F32_FMA(acc, a, b) __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b))
+#include "kernel/x86/peak_vector.h"
+
+const struct peak_ops peak_avx2 = PEAK_OPS;
