@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "cli/engine_options.h"
+#include "cli/profile.h"
 #include "cli/model_path.h"
 #include "server/server.h"
 
@@ -272,6 +273,7 @@ static int run(const struct serve_flags *f, const struct engine_flags *engine_fl
         drain(s, f->shutdown_timeout, signal_fd);
     }
     server_stop(s);
+    profile_print(l.engine, stderr);
     octavo_engine_close(l.engine);
     chat_template_free(l.template);
     tokenizer_free(l.tokenizer);

@@ -75,6 +75,8 @@ static const struct option_spec specs[] = {
     {"enable-prefix-caching", OPTION_SWITCH, AT(enable_prefix_caching),
      .help = "Keep the KV of finished requests and start a prompt after what it shares with them; the answers do not "
              "change. --no-enable-prefix-caching turns it off. Default: on."},
+    {"profile", OPTION_SWITCH, AT(profile),
+     .help = "Measure where the time of a step goes, and print it at the end beside the machine's limits."},
     {"log-level,uvicorn-log-level", OPTION_CHOICE, AT(log_level), .group = "Log", .choices = log_levels,
      .help = "Least important messages to print. Default: info."},
 
@@ -126,6 +128,7 @@ int engine_flags_apply(const struct engine_flags *flags, const char *model, stru
     opts->kv_cache_memory_bytes = flags->kv_cache_memory_bytes;
     opts->disable_prefix_caching = !flags->enable_prefix_caching;
     opts->num_threads = (int)flags->threads;
+    opts->profile = flags->profile;
     opts->max_logprobs = (int)flags->max_logprobs;
     return 0;
 }

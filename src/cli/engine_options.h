@@ -13,7 +13,7 @@ struct engine_flags {
     const char *generation_config;
     const char *chat_template;
     const char *log_level;
-    bool skip_tokenizer_init, enable_prefix_caching;
+    bool skip_tokenizer_init, enable_prefix_caching, profile;
     int64_t seed, max_model_len, max_num_seqs, max_num_batched_tokens, block_size, kv_cache_memory_bytes, threads,
         max_logprobs;
 };

@@ -2,6 +2,7 @@
 #include "cli/session.h"
 
 #include "cli/engine_options.h"
+#include "cli/profile.h"
 
 #include <errno.h>
 #include <string.h>
@@ -43,6 +44,7 @@ fail:
 
 void session_close(struct session *s)
 {
+    profile_print(s->engine, stderr);
     octavo_engine_close(s->engine);
     chat_template_free(s->template);
     tokenizer_free(s->tok);
