@@ -20,6 +20,7 @@ struct tap {
 struct batch {
     int num_tokens;
     int32_t *token_ids;          /* (num_tokens) */
+    const float *inputs_embeds;  /* (num_tokens, hidden) in place of token_ids, for a model that is a later stage */
     int64_t *positions;          /* (num_tokens) absolute, in the request */
     int64_t *rope_lens;          /* (num_tokens) see rope_angles */
     int64_t *slot_mapping;       /* (num_tokens) where its K and V go */

@@ -468,7 +468,11 @@ static void forward_worker(void *arg, int worker, int num_workers)
     int begin, end;
     rows_mine(&w, 0, p->batch->num_tokens, &begin, &end);
     for (int t = begin; t < end; t++)
-        embed_row(m, p->batch->token_ids[t], w.rows->x + (size_t)t * hidden);
+        if (m->embed)
+            embed_row(m, p->batch->token_ids[t], w.rows->x + (size_t)t * hidden);
+        else
+            memcpy(w.rows->x + (size_t)t * hidden, p->batch->inputs_embeds + (size_t)t * hidden,
+                   hidden * sizeof(float));
     pool_slice(p->batch->num_tokens, 1, worker, num_workers, &begin, &end);
     for (int t = begin; t < end; t++)
         for (int i = 0; i < (m->config.sliding_window ? LAYER_TYPE_COUNT : 1); i++)
@@ -483,7 +487,8 @@ static void forward_worker(void *arg, int worker, int num_workers)
         float *to = p->hidden + (size_t)i * hidden;
         memcpy(to, w.rows->x + row * hidden, hidden * sizeof(float));
         m->ops->add(to, ws->out + row * ld_out(&m->config), (int)hidden);
-        norm_row(m, &m->norm, to, to, (int)hidden);
+        if (m->norm.weight)
+            norm_row(m, &m->norm, to, to, (int)hidden);
     }
     mark(&w, PROFILE_ROWS);
 }

@@ -6,6 +6,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define EMBED "model.embed_tokens.weight"
 #define DUMMY_C8_SCALE 0.05f
@@ -14,6 +15,7 @@ struct loader {
     const struct checkpoint *ckpt;
     const struct model_options *opts;
     struct model *model;
+    int first;            /* layer of the checkpoint that is the model's layer 0 */
     uint64_t done, total; /* bytes packed */
 };
 
@@ -29,8 +31,10 @@ static void layer_name(char out[160], int layer, const char *module)
 size_t model_weights_bytes(const struct checkpoint *ckpt, const struct model_options *opts)
 {
     char name[160];
-    size_t bytes = checkpoint_find(ckpt, EMBED)->bytes + linear_bytes(ckpt, "lm_head", opts->quantize_w8a8);
-    for (int i = 0; i < checkpoint_config(ckpt)->num_hidden_layers; i++)
+    size_t bytes = opts->first_layer ? 0 : checkpoint_find(ckpt, EMBED)->bytes;
+    bytes += opts->num_layers ? 0 : linear_bytes(ckpt, "lm_head", opts->quantize_w8a8);
+    int count = opts->num_layers ? opts->num_layers : checkpoint_config(ckpt)->num_hidden_layers;
+    for (int i = opts->first_layer; i < opts->first_layer + count; i++)
         for (size_t j = 0; j < ARRAY_LEN(layer_linears); j++) {
             layer_name(name, i, layer_linears[j]);
             bytes += linear_bytes(ckpt, name, opts->quantize_w8a8);
@@ -85,8 +89,8 @@ static int part_load(struct loader *ld, const char *module, struct linear *l, st
 static int swiglu_load(struct loader *ld, int i, struct linear *l, struct octavo_error *err)
 {
     char gate[160], up[160];
-    layer_name(gate, i, "mlp.gate_proj");
-    layer_name(up, i, "mlp.up_proj");
+    layer_name(gate, ld->first + i, "mlp.gate_proj");
+    layer_name(up, ld->first + i, "mlp.up_proj");
     int r = linear_load_swiglu(l, ld->ckpt, ld->model->pool, gate, up, ld->opts->quantize_w8a8, err);
     if (r == 0)
         loaded(ld, l);
@@ -97,7 +101,7 @@ static int swiglu_load(struct loader *ld, int i, struct linear *l, struct octavo
 static void c8_load(struct loader *ld, int i)
 {
     const struct model_config *c = &ld->model->config;
-    const struct kv_scales *from = checkpoint_kv_scales(ld->ckpt, i);
+    const struct kv_scales *from = checkpoint_kv_scales(ld->ckpt, ld->first + i);
     struct model_layer *layer = &ld->model->layers[i];
     if (!from && !ld->opts->dummy_c8)
         return;
@@ -137,7 +141,7 @@ static int layer_load(struct loader *ld, int i, struct octavo_error *err)
         &layer->gate_up[GATE], &layer->gate_up[UP], &layer->down};
     int r = 0;
     for (size_t j = 0; j < ARRAY_LEN(norms) && r == 0; j++) {
-        layer_name(name, i, norms[j].module);
+        layer_name(name, ld->first + i, norms[j].module);
         r = norm_load(ld, name, norms[j].to, err);
     }
     if (r == 0)
@@ -145,7 +149,7 @@ static int layer_load(struct loader *ld, int i, struct octavo_error *err)
     for (size_t j = 0; j < ARRAY_LEN(layer_linears) && r == 0; j++) {
         if (layer->swiglu.weight && (linears[j] == &layer->gate_up[GATE] || linears[j] == &layer->gate_up[UP]))
             continue;
-        layer_name(name, i, layer_linears[j]);
+        layer_name(name, ld->first + i, layer_linears[j]);
         r = part_load(ld, name, linears[j], err);
     }
     linear_share_inputs(layer->qkv, NUM_QKV);
@@ -171,6 +175,12 @@ int model_load(const struct checkpoint *ckpt, struct pool *pool, const struct mo
 {
     struct model *m = mem_calloc(1, sizeof(*m));
     m->config = *checkpoint_config(ckpt);
+    bool whole = opts->num_layers == 0, last = whole;
+    if (!whole) {
+        last = opts->first_layer + opts->num_layers == m->config.num_hidden_layers;
+        m->config.num_hidden_layers = opts->num_layers;
+        memmove(m->config.layer_types, m->config.layer_types + opts->first_layer, (size_t)opts->num_layers);
+    }
     m->pool = pool;
     m->ops = kernel_ops_get(opts->isa);
     m->ckpt = ckpt;
@@ -178,20 +188,23 @@ int model_load(const struct checkpoint *ckpt, struct pool *pool, const struct mo
     m->num_parameters = count_parameters(ckpt);
     for (int i = 0; i < LAYER_TYPE_COUNT; i++)
         rope_init(&m->rope[i], &m->config.rope[i], m->config.head_dim, m->config.max_position_embeddings);
-    m->embed = checkpoint_find(ckpt, EMBED);
-    struct loader ld = {.ckpt = ckpt, .opts = opts, .model = m};
-    ld.total = model_weights_bytes(ckpt, opts) - m->embed->bytes;
+    struct loader ld = {.ckpt = ckpt, .opts = opts, .model = m, .first = opts->first_layer};
+    ld.total = model_weights_bytes(ckpt, opts);
 
     int r = 0;
-    m->embed_data = checkpoint_tensor_pin(ckpt, m->embed);
-    if (!m->embed_data)
-        r = error_set(err, OCTAVO_ENOMEM, "no memory for %s (%zu bytes)", m->embed->name, m->embed->bytes);
-    m->weights_bytes = m->embed->bytes;
+    if (opts->first_layer == 0) {
+        m->embed = checkpoint_find(ckpt, EMBED);
+        m->embed_data = checkpoint_tensor_pin(ckpt, m->embed);
+        if (!m->embed_data)
+            r = error_set(err, OCTAVO_ENOMEM, "no memory for %s (%zu bytes)", m->embed->name, m->embed->bytes);
+        m->weights_bytes = m->embed->bytes;
+        ld.total -= m->embed->bytes;
+    }
     for (int i = 0; i < m->config.num_hidden_layers && r == 0; i++)
         r = layer_load(&ld, i, err);
-    if (r == 0)
+    if (r == 0 && last)
         r = norm_load(&ld, "model.norm", &m->norm, err);
-    if (r == 0)
+    if (r == 0 && whole)
         r = part_load(&ld, "lm_head", &m->lm_head, err);
     if (r < 0) {
         model_free(m);

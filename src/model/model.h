@@ -34,10 +34,10 @@ struct model {
     struct pool *pool;            /* borrowed */
     const struct kernel_ops *ops; /* borrowed */
     const struct checkpoint *ckpt;
-    const struct tensor *embed; /* (vocab, hidden), pinned: rows are read where they lie */
+    const struct tensor *embed; /* (vocab, hidden), pinned: rows are read where they lie; NULL in a later stage */
     const uint8_t *embed_data;
     struct model_layer *layers;
-    struct norm norm; /* (hidden) */
+    struct norm norm; /* (hidden); weight NULL in an earlier stage */
     struct linear lm_head;
     struct rope rope[LAYER_TYPE_COUNT];
     size_t weights_bytes;   /* packed and pinned */
@@ -48,8 +48,12 @@ typedef void model_progress_fn(void *arg, const char *phase, uint64_t done, uint
 
 struct model_options {
     enum cpu_isa isa;
-    bool quantize_w8a8;          /* float linears and lm_head become W8A8_DYNAMIC while they are packed */
-    bool dummy_c8;               /* layers without C8 scales get made-up ones: for dummy weights only */
+    bool quantize_w8a8; /* float linears and lm_head become W8A8_DYNAMIC while they are packed */
+    bool dummy_c8;      /* layers without C8 scales get made-up ones: for dummy weights only */
+    /* A stage, as in pipeline parallelism: num_layers layers from first_layer on, which the model counts from 0, and no
+     * lm_head. The first stage has the embeddings, the others read batch->inputs_embeds; the last one has the final
+     * norm, the others give the residual stream. num_layers 0: the whole model. */
+    int first_layer, num_layers;
     model_progress_fn *progress; /* may be NULL */
     void *progress_arg;
 };
@@ -70,7 +74,8 @@ struct profile;
 void workspace_set_profile(struct workspace *ws, struct profile *profile);
 
 /* Writes K and V of every token of the batch, and the final normed hidden state of each of batch->logits_rows to
- * hidden (num_logits, hidden_size). A row depends on its own request only. No allocation. */
+ * hidden (num_logits, hidden_size), which may be batch->inputs_embeds itself. A row depends on its own request only. No
+ * allocation. */
 void model_forward(const struct model *model, struct workspace *ws, const struct kv_cache *kv,
                    const struct batch *batch, float *hidden);
 /* logits (rows, ld) of hidden rows (rows, hidden_size), at most the workspace's max_tokens; ld >= vocab_size. */
