@@ -53,7 +53,7 @@ static const struct option_spec specs[] = {
              "with an "
              "array of token ids. Default: a small text that comes with octavo."},
     {"calib-tokens", OPTION_INT, AT(calib_tokens), .metavar = "N", .lo = 1, .hi = 1 << 24,
-     .help = "Tokens of it to use, spread over the text. Default: 8192."},
+     .help = "Tokens of it to use, spread over the text; their hidden states are kept in memory. Default: 8192."},
     {"window", OPTION_INT, AT(window), .metavar = "N", .lo = 2, .hi = 1 << 16,
      .help = "Tokens of one sequence. Default: 512."},
     {"threads", OPTION_INT, AT(threads), .group = "Engine", .metavar = "N", .lo = 0, .hi = 4096, .zero_word = "auto",
@@ -65,8 +65,9 @@ static const char intro[] =
     "usage: octavo quantize [SRC] -o DST [flags]\n"
     "\n"
     "Makes a quantised checkpoint, in the ModelSlim layout, that octavo and vLLM on Ascend load without a\n"
-    "flag. Calibration runs the float model on a text, so SRC must fit in memory while it lasts; after that,\n"
-    "memory is bounded by one layer. DST is absent or whole, whenever the run ends.\n"
+    "flag. The float model is run on a text, layer by layer: memory is bounded by one layer (and by the\n"
+    "output layer), whatever the size of SRC, and by the hidden states of the text, --calib-tokens times the\n"
+    "hidden size times 4 bytes. DST is absent or whole, whenever the run ends.\n"
     "\n"
     "  octavo quantize ./Qwen3-0.6B -o ./Qwen3-0.6B-W8A8C8\n"
     "  octavo quantize ./Qwen3-0.6B -o ./Qwen3-0.6B-C8 --weights float --calib chats.jsonl\n";
@@ -82,40 +83,33 @@ static void on_interrupt(int sig)
 /* ---- progress ---- */
 
 struct bar {
-    const char *phase;
     int last_percent;
     bool tty;
 };
 
-static void bar_end(struct bar *b)
+static void bar_end(const struct bar *b)
 {
-    if (b->phase && b->tty)
+    if (b->last_percent >= 0 && b->tty)
         fputs("\r\033[K", stderr);
-    b->phase = NULL;
 }
 
-static void bar_update(void *arg, const char *phase, uint64_t done, uint64_t total)
+static void bar_update(void *arg, uint64_t done, uint64_t total)
 {
     struct bar *b = arg;
     int percent = total ? (int)((double)done * 100 / (double)total) : 100;
-    bool fresh = !b->phase || strcmp(b->phase, phase) != 0;
-    if (fresh) {
-        b->phase = phase;
-        b->last_percent = -1;
-    }
+    percent -= b->tty ? 0 : percent % 10; /* a log gets a line for each tenth */
     if (percent == b->last_percent)
         return;
     b->last_percent = percent;
-    if (!b->tty) { /* a log gets one line for each phase */
-        if (fresh)
-            fprintf(stderr, "%s\n", phase);
+    if (!b->tty) {
+        fprintf(stderr, "quantising: %d%%\n", percent);
         return;
     }
     char line[31];
     for (int i = 0; i < 30; i++)
         line[i] = i < percent * 30 / 100 ? '=' : ' ';
     line[30] = '\0';
-    fprintf(stderr, "\r\033[K%-18s [%s] %3d%%", phase, line, percent);
+    fprintf(stderr, "\r\033[Kquantising [%s] %3d%%", line, percent);
     fflush(stderr);
 }
 
@@ -225,7 +219,7 @@ static int choice(const char *word, const char *const *words)
 
 static int run(const struct quantize_flags *flags, struct octavo_error *err)
 {
-    struct bar bar = {.tty = isatty(STDERR_FILENO) == 1};
+    struct bar bar = {.last_percent = -1, .tty = isatty(STDERR_FILENO) == 1};
     struct quantize_options opts = {
         .dst = flags->output,
         .weights = (enum quantize_weights)choice(flags->weights, weight_kinds),

@@ -43,11 +43,10 @@ float kv_round_trip(float x, float scale, float inv, float offset)
 /* ---- what a pass is watched with ---- */
 
 struct watch {
-    const struct model *model;
-    const struct calibrate_options *opts;
     struct calibration *c;
-    int64_t done, total; /* tokens before this step, of the whole text */
-    int window, windows;
+    const struct model_config *config;
+    int64_t done; /* tokens before this window */
+    int window;
     bool second; /* errors, now that ranges are known */
 };
 
@@ -61,11 +60,11 @@ static void input_see(struct input_stats *s, const struct watch *w, const float 
         const float *row = x + (size_t)t * ldx;
         for (int i = begin; i < end; i++) {
             s->absmax[i] = fmaxf(s->absmax[i], fabsf(row[i]));
-            s->mean_sq[i] += row[i] * row[i] / (float)w->total;
+            s->mean_sq[i] += row[i] * row[i] / (float)w->c->num_tokens;
         }
     }
     for (int i = 0; i < s->num_rows; i++) {
-        int64_t t = (int64_t)i * w->total / s->num_rows - w->done;
+        int64_t t = (int64_t)i * w->c->num_tokens / s->num_rows - w->done;
         if (t >= 0 && t < num_tokens && begin < end)
             memcpy(s->rows + (size_t)i * (size_t)s->width + begin, x + (size_t)t * ldx + begin,
                    (size_t)(end - begin) * sizeof(float));
@@ -114,15 +113,15 @@ static void weight_see(struct kv_stats *k, const struct model_config *c, const f
 static void kv_see(const struct watch *w, struct layer_stats *l, const float *x, size_t ldx, int num_tokens, int worker,
                    int num_workers)
 {
-    const struct model_config *c = &w->model->config;
+    const struct model_config *c = w->config;
     int begin, end, q_width = c->num_attention_heads * c->head_dim;
     pool_slice(l->k.n, COLUMN_GRAIN, worker, num_workers, &begin, &end);
     const float *k = x + q_width, *v = k + l->k.n;
     int fold = w->window % KV_FOLDS;
     if (w->second) {
-        fold = w->windows > 1 ? 1 - fold : fold; /* a lone window has no other to be judged by */
-        error_see(&l->k, fold, w->opts->kv_asymmetric, k, ldx, num_tokens, begin, end);
-        error_see(&l->v, fold, w->opts->kv_asymmetric, v, ldx, num_tokens, begin, end);
+        fold = w->c->text->num_windows > 1 ? 1 - fold : fold; /* a lone window has no other to be judged by */
+        error_see(&l->k, fold, w->c->opts.kv_asymmetric, k, ldx, num_tokens, begin, end);
+        error_see(&l->v, fold, w->c->opts.kv_asymmetric, v, ldx, num_tokens, begin, end);
         return;
     }
     for (int t = 0; t < num_tokens; t++) {
@@ -140,92 +139,40 @@ static void see(void *arg, int layer, enum tap_point point, const float *x, size
                                           [TAP_GATE_UP_INPUT] = INPUT_GATE_UP,
                                           [TAP_DOWN_INPUT] = INPUT_DOWN};
     const struct watch *w = arg;
-    struct layer_stats *l = &w->c->layers[layer];
+    struct layer_stats *l = &w->c->layer;
+    (void)layer; /* there is one */
     if (point != TAP_QKV && !w->second)
         input_see(&l->input[sets[point]], w, x, ldx, num_tokens, worker, num_workers);
-    else if (point == TAP_QKV && w->opts->kv)
+    else if (point == TAP_QKV && w->c->opts.kv)
         kv_see(w, l, x, ldx, num_tokens, worker, num_workers);
 }
 
 /* ---- passes ---- */
 
-struct pass_memory {
-    struct workspace *ws;
-    struct kv_cache kv;
-    struct batch batch;
-    float *hidden;
-    int32_t *block_table;
-};
-
-static int pass_open(struct pass_memory *p, const struct model *m, int window, struct octavo_error *err)
+static int pass_run(struct watch *w, const struct model *m, struct workspace *ws, struct octavo_error *err)
 {
-    const struct model_config *c = &m->config;
-    size_t t = (size_t)window, blocks = (t + ATTN_TILE - 1) / ATTN_TILE;
-    enum dtype *dtypes = mem_alloc((size_t)c->num_hidden_layers * sizeof(*dtypes));
-    for (int i = 0; i < c->num_hidden_layers; i++)
-        dtypes[i] = DTYPE_F32;
-    int r = kv_cache_init(&p->kv, dtypes, c->num_hidden_layers, c->num_key_value_heads, c->head_dim, ATTN_TILE,
-                          (int64_t)blocks, err);
-    free(dtypes);
-    if (r < 0)
-        return r;
-    p->ws = workspace_new(m, window);
-    p->hidden = mem_try_calloc(t, (size_t)c->hidden_size * sizeof(float));
-    if (!p->ws || !p->hidden)
-        return error_set(err, OCTAVO_ENOMEM, "no memory for a window of %d tokens; lower --window", window);
-    p->block_table = mem_alloc(blocks * sizeof(int32_t));
-    for (size_t i = 0; i < blocks; i++)
-        p->block_table[i] = (int32_t)i;
-    p->batch = (struct batch){
-        .num_tokens = window,
-        .token_ids = NULL,
-        .positions = mem_alloc(t * sizeof(int64_t)),
-        .rope_lens = mem_alloc(t * sizeof(int64_t)),
-        .slot_mapping = mem_alloc(t * sizeof(int64_t)),
-        .block_table = mem_alloc(t * sizeof(int32_t *)),
-        .num_logits = window,
-        .logits_rows = mem_alloc(t * sizeof(int32_t)),
-    };
-    for (size_t i = 0; i < t; i++) {
-        p->batch.positions[i] = p->batch.slot_mapping[i] = (int64_t)i;
-        p->batch.rope_lens[i] = window;
-        p->batch.block_table[i] = p->block_table;
-        p->batch.logits_rows[i] = (int32_t)i;
-    }
-    return 0;
-}
-
-static void pass_close(struct pass_memory *p)
-{
-    kv_cache_release(&p->kv);
-    workspace_free(p->ws);
-    free(p->hidden);
-    free(p->block_table);
-    free(p->batch.positions);
-    free(p->batch.rope_lens);
-    free(p->batch.slot_mapping);
-    free(p->batch.block_table);
-    free(p->batch.logits_rows);
-}
-
-static int pass_run(struct pass_memory *p, struct watch *w, const struct calib_text *text, struct octavo_error *err)
-{
+    struct calibration *c = w->c;
     const struct tap tap = {see, w};
-    const char *phase = w->second ? "measuring errors" : "measuring ranges";
-    struct batch batch = p->batch;
+    size_t hidden = (size_t)m->config.hidden_size, window = (size_t)c->text->window;
+    uint64_t total = (uint64_t)c->num_tokens;
+    bool kept = w->second || !c->opts.kv; /* a layer's streams take the place of the ones before in its last pass */
+    struct batch batch = c->batch;
     batch.tap = &tap;
     w->done = 0;
-    for (int i = 0; i < text->num_windows; i++) {
-        if (w->opts->stop && atomic_load(w->opts->stop))
+    for (int i = 0; i < c->text->num_windows; i++) {
+        if (c->opts.stop && atomic_load(c->opts.stop))
             return error_set(err, OCTAVO_EBUSY, "interrupted");
+        float *streams = c->streams + (size_t)i * window * hidden, *out = kept ? streams : c->scratch;
         w->window = i;
-        batch.token_ids = text->ids + (size_t)i * (size_t)text->window;
-        model_forward(w->model, p->ws, &p->kv, &batch, p->hidden);
-        if (!w->second)
-            input_see(&w->c->head, w, p->hidden, (size_t)w->model->config.hidden_size, text->window, 0, 1);
-        w->done += text->window;
-        if (w->opts->progress)
-            w->opts->progress(w->opts->progress_arg, phase, (uint64_t)w->done, (uint64_t)w->total);
+        batch.token_ids = c->text->ids + (size_t)i * window;
+        batch.inputs_embeds = streams;
+        model_forward(m, ws, &c->kv, &batch, out);
+        if (m->norm.weight && !w->second)
+            input_see(&c->head, w, out, hidden, c->text->window, 0, 1);
+        w->done += c->text->window;
+        if (c->opts.progress)
+            c->opts.progress(c->opts.progress_arg, (w->second ? total : 0) + (uint64_t)w->done,
+                             c->opts.kv ? 2 * total : total);
     }
     return 0;
 }
@@ -290,41 +237,6 @@ static void kv_init(struct kv_stats *s, int channels, double weight)
         s->weight[i] = weight;
 }
 
-int calibrate(const struct model *model, const struct calib_text *text, const struct calibrate_options *opts,
-              struct calibration *ret, struct octavo_error *err)
-{
-    const struct model_config *c = &model->config;
-    int64_t total = (int64_t)text->num_windows * text->window;
-    int q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim;
-    *ret = (struct calibration){.num_layers = c->num_hidden_layers, .num_tokens = total};
-    ret->layers = mem_calloc((size_t)ret->num_layers, sizeof(*ret->layers));
-    input_init(&ret->head, c->hidden_size, total);
-    for (int i = 0; i < ret->num_layers; i++) {
-        const int widths[NUM_INPUT_SETS] = {c->hidden_size, q, c->hidden_size, c->intermediate_size};
-        for (int s = 0; s < NUM_INPUT_SETS; s++)
-            input_init(&ret->layers[i].input[s], widths[s], total);
-        kv_init(&ret->layers[i].k, kv, 0);
-        kv_init(&ret->layers[i].v, kv, 1);
-    }
-    struct watch w = {.model = model, .opts = opts, .c = ret, .total = total, .windows = text->num_windows};
-    struct pass_memory p = {0};
-    int r = pass_open(&p, model, text->window, err);
-    if (r == 0)
-        r = pass_run(&p, &w, text, err);
-    w.second = true;
-    if (r == 0 && opts->kv)
-        r = pass_run(&p, &w, text, err);
-    for (int i = 0; i < ret->num_layers && r == 0 && opts->kv; i++) {
-        r = kv_choose(&ret->layers[i].k, opts->kv_asymmetric, "K", i, err);
-        if (r == 0)
-            r = kv_choose(&ret->layers[i].v, opts->kv_asymmetric, "V", i, err);
-    }
-    pass_close(&p);
-    if (r < 0)
-        calibration_release(ret);
-    return r;
-}
-
 static void input_release(struct input_stats *s)
 {
     free(s->absmax);
@@ -339,15 +251,128 @@ static void kv_release(struct kv_stats *s)
         free(all[i]);
 }
 
+static void layer_init(struct layer_stats *l, const struct model_config *c, int64_t total)
+{
+    int q = c->num_attention_heads * c->head_dim, kv = c->num_key_value_heads * c->head_dim;
+    const int widths[NUM_INPUT_SETS] = {c->hidden_size, q, c->hidden_size, c->intermediate_size};
+    for (int s = 0; s < NUM_INPUT_SETS; s++)
+        input_init(&l->input[s], widths[s], total);
+    kv_init(&l->k, kv, 0);
+    kv_init(&l->v, kv, 1);
+}
+
+static void layer_release(struct layer_stats *l)
+{
+    for (int s = 0; s < NUM_INPUT_SETS; s++)
+        input_release(&l->input[s]);
+    kv_release(&l->k);
+    kv_release(&l->v);
+    *l = (struct layer_stats){0};
+}
+
+/* ---- the whole ---- */
+
+static int streams_take(struct calibration *c, struct octavo_error *err)
+{
+    size_t hidden = (size_t)checkpoint_config(c->ckpt)->hidden_size, row = hidden * sizeof(float), bytes;
+    uint64_t available = mem_available();
+    if (size_mul_ok((size_t)c->num_tokens, row, &bytes) && bytes <= available)
+        c->streams = mem_try_array((size_t)c->num_tokens, row);
+    if (!c->streams)
+        return error_set_param(err, OCTAVO_ENOMEM, "calib_tokens",
+                               "the hidden states of %lld calibration tokens need %.2f GiB of memory (%zu bytes a "
+                               "token), and %.2f GiB are available; lower --calib-tokens",
+                               (long long)c->num_tokens, (double)c->num_tokens * (double)row / (1 << 30), row,
+                               (double)available / (1 << 30));
+    c->scratch = mem_try_array((size_t)c->text->window, row);
+    return c->scratch
+               ? 0
+               : error_set(err, OCTAVO_ENOMEM, "no memory for a window of %d tokens; lower --window", c->text->window);
+}
+
+static void batch_init(struct calibration *c)
+{
+    size_t t = (size_t)c->text->window, blocks = (size_t)c->kv.num_blocks;
+    c->block_table = mem_alloc(blocks * sizeof(int32_t));
+    for (size_t i = 0; i < blocks; i++)
+        c->block_table[i] = (int32_t)i;
+    c->batch = (struct batch){
+        .num_tokens = c->text->window,
+        .positions = mem_alloc(t * sizeof(int64_t)),
+        .rope_lens = mem_alloc(t * sizeof(int64_t)),
+        .slot_mapping = mem_alloc(t * sizeof(int64_t)),
+        .block_table = mem_alloc(t * sizeof(int32_t *)),
+        .num_logits = c->text->window,
+        .logits_rows = mem_alloc(t * sizeof(int32_t)),
+    };
+    for (size_t i = 0; i < t; i++) {
+        c->batch.positions[i] = c->batch.slot_mapping[i] = (int64_t)i;
+        c->batch.rope_lens[i] = c->text->window;
+        c->batch.block_table[i] = c->block_table;
+        c->batch.logits_rows[i] = (int32_t)i;
+    }
+}
+
+int calibration_open(const struct checkpoint *ckpt, struct pool *pool, const struct calib_text *text,
+                     const struct calibrate_options *opts, struct calibration *ret, struct octavo_error *err)
+{
+    const struct model_config *config = checkpoint_config(ckpt);
+    const enum dtype dtype = DTYPE_F32;
+    *ret = (struct calibration){.num_tokens = (int64_t)text->num_windows * text->window,
+                                .ckpt = ckpt,
+                                .pool = pool,
+                                .text = text,
+                                .opts = *opts};
+    int r = streams_take(ret, err);
+    if (r == 0)
+        r = kv_cache_init(&ret->kv, &dtype, 1, config->num_key_value_heads, config->head_dim, ATTN_TILE,
+                          (text->window + ATTN_TILE - 1) / ATTN_TILE, err);
+    if (r < 0) {
+        calibration_release(ret);
+        return r;
+    }
+    batch_init(ret);
+    input_init(&ret->head, config->hidden_size, ret->num_tokens);
+    return 0;
+}
+
+int calibration_layer(struct calibration *c, int layer, struct octavo_error *err)
+{
+    const struct model_options stage = {.isa = c->opts.isa, .first_layer = layer, .num_layers = 1};
+    struct watch w = {.c = c, .config = checkpoint_config(c->ckpt)};
+    struct model *model = NULL;
+    struct workspace *ws = NULL;
+    layer_release(&c->layer);
+    layer_init(&c->layer, w.config, c->num_tokens);
+    int r = model_load(c->ckpt, c->pool, &stage, &model, err);
+    if (r == 0 && !(ws = workspace_new(model, c->text->window)))
+        r = error_set(err, OCTAVO_ENOMEM, "no memory for a window of %d tokens; lower --window", c->text->window);
+    if (r == 0)
+        r = pass_run(&w, model, ws, err);
+    w.second = true;
+    if (r == 0 && c->opts.kv)
+        r = pass_run(&w, model, ws, err);
+    workspace_free(ws);
+    model_free(model);
+    if (r == 0 && c->opts.kv)
+        r = kv_choose(&c->layer.k, c->opts.kv_asymmetric, "K", layer, err);
+    if (r == 0 && c->opts.kv)
+        r = kv_choose(&c->layer.v, c->opts.kv_asymmetric, "V", layer, err);
+    return r;
+}
+
 void calibration_release(struct calibration *c)
 {
-    for (int i = 0; c->layers && i < c->num_layers; i++) {
-        for (int s = 0; s < NUM_INPUT_SETS; s++)
-            input_release(&c->layers[i].input[s]);
-        kv_release(&c->layers[i].k);
-        kv_release(&c->layers[i].v);
-    }
+    layer_release(&c->layer);
     input_release(&c->head);
-    free(c->layers);
+    kv_cache_release(&c->kv);
+    free(c->streams);
+    free(c->scratch);
+    free(c->block_table);
+    free(c->batch.positions);
+    free(c->batch.rope_lens);
+    free(c->batch.slot_mapping);
+    free(c->batch.block_table);
+    free(c->batch.logits_rows);
     *c = (struct calibration){0};
 }

@@ -1,5 +1,8 @@
 /* What a float model does on a calibration text: the ranges of its caches and the inputs of its linears. Runs the
- * engine's own forward pass, on the calling thread and the model's workers. */
+ * engine's own forward pass, on the calling thread and the pool's workers.
+ *
+ * One layer is in memory at a time, as a stage of the model: all windows go through it, and the residual streams they
+ * leave are kept for the next one. */
 #ifndef OCTAVO_QUANTIZE_CALIBRATE_H
 #define OCTAVO_QUANTIZE_CALIBRATE_H
 
@@ -43,23 +46,36 @@ struct layer_stats {
     struct kv_stats k, v;
 };
 
-struct calibration {
-    int num_layers;
-    struct layer_stats *layers;
-    int64_t num_tokens;
-    struct input_stats head; /* inputs of lm_head */
-};
-
 struct calibrate_options {
-    bool kv;            /* measure caches: a second pass over the text */
-    bool kv_asymmetric; /* offsets, for channels that are not centred on 0 */
-    model_progress_fn *progress;
+    enum cpu_isa isa;
+    bool kv;                                                    /* measure caches: a second pass over the text */
+    bool kv_asymmetric;                                         /* offsets, for channels that are not centred on 0 */
+    void (*progress)(void *arg, uint64_t done, uint64_t total); /* of one layer; may be NULL */
     void *progress_arg;
     const atomic_bool *stop; /* may be NULL; set: give up with OCTAVO_EBUSY */
 };
 
-int calibrate(const struct model *model, const struct calib_text *text, const struct calibrate_options *opts,
-              struct calibration *ret, struct octavo_error *err);
+struct calibration {
+    int64_t num_tokens;
+    struct layer_stats layer; /* of the layer that was run last */
+    struct input_stats head;  /* inputs of lm_head, after the last layer */
+    /* How it runs. */
+    const struct checkpoint *ckpt;
+    struct pool *pool;
+    const struct calib_text *text;
+    struct calibrate_options opts;
+    float *streams;     /* (num_windows, window, hidden) what the layers so far have made of the text */
+    float *scratch;     /* (window, hidden) of a pass whose outcome is not wanted */
+    struct kv_cache kv; /* of one layer */
+    struct batch batch;
+    int32_t *block_table;
+};
+
+/* ckpt, pool and text must outlive the calibration. */
+int calibration_open(const struct checkpoint *ckpt, struct pool *pool, const struct calib_text *text,
+                     const struct calibrate_options *opts, struct calibration *ret, struct octavo_error *err);
+/* Runs the text through a layer: 0 first, then each after the one before. */
+int calibration_layer(struct calibration *c, int layer, struct octavo_error *err);
 void calibration_release(struct calibration *c);
 
 /* The range that ratio leaves of [lo, hi], as a scale and an offset of the cache: q = rint(x / scale + offset) in

@@ -1,11 +1,11 @@
-/* Making a quantised checkpoint: see quantize.h. Order: everything is checked and the disk space reserved, the text is
- * run through the float model, the model is let go, and then each tensor is read, quantised and written in turn. */
+/* Making a quantised checkpoint: see quantize.h. Order: everything is checked and the disk space reserved; then, layer
+ * by layer, the calibration text is run through the float layer, the layer is let go, and each of its tensors is read,
+ * quantised and written in turn. What comes before and after the layers is written in its place. */
 #include "quantize/quantize.h"
 
 #include "base/json.h"
 #include "base/mem.h"
 #include "kernel/ref/convert.h"
-#include "model/model.h"
 #include "quantize/calib_text.h"
 #include "quantize/calibrate.h"
 #include "quantize/plan.h"
@@ -22,11 +22,13 @@ struct quantizer {
     const struct quantize_options *opts;
     struct checkpoint *ckpt;
     struct pool *pool;
+    struct calib_text text;
     struct calibration calib;
     struct writer *w;
     struct plan plan;
     struct quantize_report *report;
-    uint64_t done, total; /* bytes of the source */
+    uint64_t done, total; /* bytes of the source; a layer's count twice: calibrated, and written */
+    uint64_t layer_bytes; /* of the layer at work */
     /* Of the layer at work: what columns of each set are multiplied by, and its inverse for the rows of v and up. */
     int layer;
     float *factor[NUM_INPUT_SETS], *v_row, *up_row;
@@ -49,7 +51,7 @@ static bool stopped(const struct quantizer *q)
 
 /* ---- calibration ---- */
 
-static int text_load(const struct quantizer *q, struct calib_text *text, struct octavo_error *err)
+static int text_load(struct quantizer *q, struct octavo_error *err)
 {
     struct tokenizer *tok = NULL;
     struct chat_template *template = NULL;
@@ -60,27 +62,35 @@ static int text_load(const struct quantizer *q, struct calib_text *text, struct 
     if (r == 0 && !ids)
         r = chat_template_open(q->opts->src, NULL, tok, &template, err);
     if (r == 0)
-        r = calib_text_load(q->opts->calib, tok, template, q->opts->calib_tokens, window, c->vocab_size, text, err);
+        r = calib_text_load(q->opts->calib, tok, template, q->opts->calib_tokens, window, c->vocab_size, &q->text, err);
     chat_template_free(template);
     tokenizer_free(tok);
     return r;
 }
 
-static int model_measure(struct quantizer *q, const struct calib_text *text, struct octavo_error *err)
+static void progress(const struct quantizer *q, uint64_t done)
+{
+    if (q->opts->progress)
+        q->opts->progress(q->opts->progress_arg, done, q->total);
+}
+
+/* Of the layer at work, while the text runs through it. */
+static void layer_progress(void *arg, uint64_t done, uint64_t total)
+{
+    const struct quantizer *q = arg;
+    progress(q, q->done + (uint64_t)((double)q->layer_bytes * (double)done / (double)total));
+}
+
+static int calibration_begin(struct quantizer *q, struct octavo_error *err)
 {
     const struct quantize_options *o = q->opts;
-    const struct model_options load = {.isa = o->isa, .progress = o->progress, .progress_arg = o->progress_arg};
-    const struct calibrate_options run = {.kv = o->kv_c8,
+    const struct calibrate_options run = {.isa = o->isa,
+                                          .kv = o->kv_c8,
                                           .kv_asymmetric = o->kv_asymmetric,
-                                          .progress = o->progress,
-                                          .progress_arg = o->progress_arg,
+                                          .progress = layer_progress,
+                                          .progress_arg = q,
                                           .stop = o->stop};
-    struct model *model = NULL;
-    int r = model_load(q->ckpt, q->pool, &load, &model, err);
-    if (r == 0)
-        r = calibrate(model, text, &run, &q->calib, err);
-    model_free(model);
-    return r;
+    return calibration_open(q->ckpt, q->pool, &q->text, &run, &q->calib, err);
 }
 
 /* ---- one layer ---- */
@@ -111,7 +121,7 @@ static int set_smooth(struct quantizer *q, enum input_set set, const int *module
                       int num_units, struct octavo_error *err)
 {
     struct weight_view views[3];
-    struct smooth_set s = {.stats = &q->calib.layers[q->layer].input[set],
+    struct smooth_set s = {.stats = &q->calib.layer.input[set],
                            .weights = views,
                            .count = count,
                            .bits = q->opts->weights == WEIGHTS_W4A8 ? 4 : 8,
@@ -169,7 +179,7 @@ static int layer_smooth(struct quantizer *q, struct octavo_error *err)
 
 static int kv_put(struct quantizer *q, struct octavo_error *err)
 {
-    const struct layer_stats *l = &q->calib.layers[q->layer];
+    const struct layer_stats *l = &q->calib.layer;
     const float *from[4] = {l->k.scale, l->k.offset, l->v.scale, l->v.offset};
     size_t n = (size_t)l->k.n;
     float *v_scale = mem_alloc(n * sizeof(*v_scale));
@@ -185,13 +195,25 @@ static int kv_put(struct quantizer *q, struct octavo_error *err)
     return r;
 }
 
+static uint64_t layer_bytes(const struct quantizer *q, int layer)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < q->plan.num_items; i++)
+        bytes += q->plan.items[i].layer == layer ? q->plan.items[i].src->bytes : 0;
+    return bytes;
+}
+
 static int layer_enter(struct quantizer *q, int layer, struct octavo_error *err)
 {
     layer_leave(q);
     q->layer = layer;
     if (layer < 0)
         return 0;
-    int r = q->opts->smooth && a8(q->opts->weights) ? layer_smooth(q, err) : 0;
+    q->layer_bytes = layer_bytes(q, layer);
+    int r = calibration_layer(&q->calib, layer, err);
+    q->done += q->layer_bytes;
+    if (r == 0 && q->opts->smooth && a8(q->opts->weights))
+        r = layer_smooth(q, err);
     return r == 0 && q->plan.kv ? kv_put(q, err) : r;
 }
 
@@ -288,8 +310,7 @@ static int linear_write(struct quantizer *q, const struct plan_item *item, int8_
 static int linear_put(struct quantizer *q, const struct plan_item *item, struct octavo_error *err)
 {
     const struct tensor *t = item->src;
-    const struct input_stats *s =
-        item->is_head ? &q->calib.head : &q->calib.layers[item->layer].input[set_of[item->module]];
+    const struct input_stats *s = item->is_head ? &q->calib.head : &q->calib.layer.input[set_of[item->module]];
     struct weight_view view = {.tensor = t, .n = (int)t->shape[0], .k = (int)t->shape[1]};
     struct linear_error e;
     struct probe probe;
@@ -338,7 +359,7 @@ static int tensors_put(struct quantizer *q, struct octavo_error *err)
     int r = 0;
     q->layer = -1;
     for (int i = 0; i < q->plan.num_items; i++)
-        q->total += q->plan.items[i].src->bytes;
+        q->total += q->plan.items[i].src->bytes * (q->plan.items[i].layer < 0 ? 1 : 2);
     for (int i = 0; i < q->plan.num_items && r == 0; i++) {
         const struct plan_item *item = &q->plan.items[i];
         if (stopped(q))
@@ -348,8 +369,7 @@ static int tensors_put(struct quantizer *q, struct octavo_error *err)
         if (r == 0)
             r = item_put(q, item, err);
         q->done += item->src->bytes;
-        if (q->opts->progress)
-            q->opts->progress(q->opts->progress_arg, "quantising", q->done, q->total);
+        progress(q, q->done);
     }
     return r;
 }
@@ -403,10 +423,9 @@ static int source_open(struct quantizer *q, struct octavo_error *err)
 int quantize(const struct quantize_options *opts, struct quantize_report *ret_report, struct octavo_error *err)
 {
     struct quantizer q = {.opts = opts, .report = ret_report, .layer = -1};
-    struct calib_text text = {0};
     *ret_report = (struct quantize_report){0};
     int r;
-    if ((r = source_open(&q, err)) < 0 || (r = text_load(&q, &text, err)) < 0 ||
+    if ((r = source_open(&q, err)) < 0 || (r = text_load(&q, err)) < 0 ||
         (r = source_outside(opts->src, opts->dst, err)) < 0 ||
         (r = writer_open(opts->dst, opts->overwrite, &q.w, err)) < 0)
         goto out;
@@ -417,9 +436,9 @@ int quantize(const struct quantize_options *opts, struct quantize_report *ret_re
         r = error_set(err, OCTAVO_ENOMEM, "cannot start %d threads; lower --threads", opts->threads);
         goto out;
     }
-    if ((r = writer_begin(q.w, opts->part_bytes ? opts->part_bytes : WRITER_PART_BYTES, err)) < 0 ||
-        (r = model_measure(&q, &text, err)) < 0 || (r = tensors_put(&q, err)) < 0 ||
-        (r = source_files_copy(opts->src, q.w, err)) < 0)
+    if ((r = calibration_begin(&q, err)) < 0 ||
+        (r = writer_begin(q.w, opts->part_bytes ? opts->part_bytes : WRITER_PART_BYTES, err)) < 0 ||
+        (r = tensors_put(&q, err)) < 0 || (r = source_files_copy(opts->src, q.w, err)) < 0)
         goto out;
     json_t *head = description_head(opts);
     r = writer_commit(q.w, head, err);
@@ -430,8 +449,8 @@ int quantize(const struct quantize_options *opts, struct quantize_report *ret_re
     ret_report->bytes_after = writer_bytes(q.w);
 out:
     layer_leave(&q);
-    calib_text_release(&text);
     calibration_release(&q.calib);
+    calib_text_release(&q.text);
     plan_release(&q.plan);
     writer_free(q.w);
     pool_free(q.pool);

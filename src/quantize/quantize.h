@@ -24,8 +24,8 @@ struct quantize_options {
     int window; /* tokens of one calibration sequence */
     int threads;
     enum cpu_isa isa;
-    size_t part_bytes; /* 0: WRITER_PART_BYTES */
-    void (*progress)(void *arg, const char *phase, uint64_t done, uint64_t total);
+    size_t part_bytes;                                          /* 0: WRITER_PART_BYTES */
+    void (*progress)(void *arg, uint64_t done, uint64_t total); /* over all of it; may be NULL */
     void *progress_arg;
     const atomic_bool *stop; /* may be NULL */
 };
