@@ -411,7 +411,7 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
         sc[i] = guarded_new((size_t)d * 4);
     float *kp = k.p, *vp = v.p, *qp = q.p;
     for (size_t i = 0; i < (size_t)tokens * width; i++)
-        qp[i] = ((float)(rnd() % 20001) - 10000) / 5000 * (kind == 0 ? 0.05f : kind == 1 ? 3 : 1);
+        qp[i] = ((float)(rnd() % 20001) - 10000) / 5000 * (kind == 0 ? 0.05f : kind == 1 ? 3 : kind == 3 ? 0.5f : 1);
     for (int64_t i = 0; i < end * d; i++) {
         float channel = i % d % 7 == 3 ? 8.0f : 1.0f; /* some channels are hotter, as in real K */
         kp[i] = ((float)(rnd() % 20001) - 10000) / 10000 * channel + (asym ? 0.7f : 0);
@@ -521,7 +521,9 @@ static void attention_c8(void **state)
                 end = 100 + rnd() % 300;
                 c8_case(dims[i], groups[rnd() % 6], end, kind == 2 ? 0 : rnd() % 90, asym, kind);
             }
-    c8_case(64, 1, 5000, 0, true, 0); /* a flat row with a long tail */
+    c8_case(64, 1, 5000, 0, true, 0);   /* a flat row with a long tail */
+    c8_case(128, 4, 3000, 0, false, 3); /* scores as of random vectors: many keys matter, few by much */
+    c8_case(64, 8, 1000, 0, true, 3);
 }
 
 /* The reference itself against plain double arithmetic. */

@@ -17,7 +17,8 @@
 #define Q_MAX 32512  /* 127 * 256: two signed 8-bit planes */
 #define P_COARSE 255 /* one unsigned plane */
 #define P_FINE 65280 /* two: 255 * 256, so that both have one unit */
-#define FINE_MASS 32
+#define FINE_MASS 32 /* see c8_large */
+#define FINE_MEAN 12
 #define C8_MAX_DIM 1024 /* config.c's limit of head_dim */
 
 static inline float c8_rint(float x)
@@ -71,11 +72,20 @@ static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scal
     return unit * (scale * 0x1.715476p+0f);
 }
 
-/* Whether a tile's probabilities want 16 bits: its largest key, of the given weight (all relative to the new maximum),
- * takes more than 1 / FINE_MASS of the row, as far as the row is known. A key that takes less can do with 8. */
-static inline bool c8_fine(float weight, float mass_before)
+/* The mass of the keys before a tile, in units of P_FINE, under which a key of probability 1 is a large one: it takes
+ * more than 1 / FINE_MASS of the row, as far as the row is known, or more than FINE_MEAN times what a key takes on
+ * average. */
+static inline float c8_large(int64_t keys_before)
 {
-    return mass_before < weight * ((float)FINE_MASS * (float)P_FINE);
+    float mean = (float)keys_before * ((float)P_FINE / FINE_MEAN), least = (float)P_FINE * FINE_MASS;
+    return mean > least ? mean : least;
+}
+
+/* Whether a tile's probabilities want 16 bits: its largest key has the given weight, relative to the new maximum as the
+ * mass before it is. */
+static inline bool c8_fine(float weight, float mass_before, float large)
+{
+    return mass_before < weight * large;
 }
 
 #ifndef KERNEL_OWN_DOTS
@@ -108,7 +118,7 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
         int32_t new_max = first || tile_max > max ? tile_max : max;
         float weight = exp2_f32((float)(tile_max - new_max) * unit);
         float correction = first ? 0.0f : exp2_f32((float)(max - new_max) * unit);
-        bool fine = c8_fine(weight, mass * correction);
+        bool fine = c8_fine(weight, mass * correction, c8_large(t0 > begin ? t0 - begin : 0));
         for (int t = 0; t < ATTN_TILE; t++) {
             float e = exp2_f32((float)(t < lo || t >= hi ? 0 : dot[t] - tile_max) * unit);
             p[t] = fine ? (int32_t)c8_rint(e * (float)P_FINE) : (int32_t)c8_rint(e * (float)P_COARSE) * 256;

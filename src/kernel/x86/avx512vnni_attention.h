@@ -13,9 +13,12 @@ struct c8_rows {
     float unit[ATTN_MAX_ROWS + 16], mass[ATTN_MAX_ROWS + 16];
     float weight[ATTN_MAX_ROWS + 16], correction[ATTN_MAX_ROWS + 16];
     int32_t max[ATTN_MAX_ROWS + 16], tile_max[ATTN_MAX_ROWS + 16], p_sum[ATTN_MAX_ROWS + 16];
+    float large[ATTN_MAX_ROWS + 16];       /* c8_large at the tile at work */
     uint64_t fine, kept;                   /* bit for each row: two planes; correction is 1 */
     int32_t dot[ATTN_MAX_ROWS][ATTN_TILE]; /* 128 * sum of q too much, which the maximum takes off again */
-    uint8_t p_hi[ATTN_MAX_ROWS][ATTN_TILE], p_lo[ATTN_MAX_ROWS][ATTN_TILE];
+    /* Rows that see the tile, those with one plane of p first, and in that order their planes: so that rows which need
+     * two share their second pass over V with nobody. */
+    uint8_t order[ATTN_MAX_ROWS], p_hi[ATTN_MAX_ROWS][ATTN_TILE], p_lo[ATTN_MAX_ROWS][ATTN_TILE];
     int8_t q[ATTN_MAX_ROWS * C8_MAX_DIM * 2 + 64];      /* (rows / C8_MR, pd / 4, row, plane, 4): q = 256 * hi + lo */
     _Alignas(64) float out[ATTN_MAX_ROWS * C8_MAX_DIM]; /* (rows, d) */
 };
@@ -111,7 +114,7 @@ static void c8_join(struct c8_rows *s, int begin, int end)
         __m512 correction = exp2_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(before, now)), unit));
         correction = _mm512_mask_mov_ps(correction, first, _mm512_setzero_ps());
         mass = _mm512_mul_ps(mass, correction);
-        __m512 enough = _mm512_mul_ps(weight, _mm512_set1_ps((float)FINE_MASS * (float)P_FINE));
+        __m512 enough = _mm512_mul_ps(weight, _mm512_loadu_ps(s->large + r));
         __mmask16 mine = (__mmask16)(mask16((size_t)(end - r)) & ~(r < begin ? (1u << (begin - r)) - 1 : 0u));
         s->fine |= (uint64_t)(mine & _mm512_cmp_ps_mask(mass, enough, _CMP_LT_OQ)) << r;
         s->kept |= (uint64_t)(mine & _mm512_cmp_ps_mask(correction, _mm512_set1_ps(1.0f), _CMP_EQ_OQ)) << r;
@@ -139,13 +142,14 @@ ALWAYS_INLINE int c8_sum_bytes(__m128i a, __m128i b)
     return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_unpackhi_epi64(sum, sum)));
 }
 
-/* The planes of p of row r, zero for keys it does not see. */
-ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, const __mmask16 *seen)
+/* The planes of p of row r, zero for keys it does not see, to a place in the order. */
+ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, const __mmask16 *seen)
 {
     __m512i tile_max = _mm512_set1_epi32(s->tile_max[r]);
     __m512 unit = _mm512_set1_ps(s->unit[r]);
     const int32_t *dot = s->dot[r];
-    __m128i *hi = (__m128i *)s->p_hi[r], *lo = (__m128i *)s->p_lo[r];
+    __m128i *hi = (__m128i *)s->p_hi[place], *lo = (__m128i *)s->p_lo[place];
+    s->order[place] = (uint8_t)r;
     if (s->fine >> r & 1) {
         __m512i p0 = _mm512_maskz_mov_epi32(seen[0], c8_probability(dot, tile_max, unit, P_FINE));
         __m512i p1 = _mm512_maskz_mov_epi32(seen[1], c8_probability(dot + 16, tile_max, unit, P_FINE));
@@ -160,7 +164,6 @@ ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, const __mmask16 *s
         __m512i p1 = _mm512_maskz_mov_epi32(seen[1], c8_probability(dot + 16, tile_max, unit, P_COARSE));
         __m128i h0 = _mm512_cvtepi32_epi8(p0), h1 = _mm512_cvtepi32_epi8(p1);
         _mm_storeu_si128(hi, h0), _mm_storeu_si128(hi + 1, h1);
-        _mm256_storeu_si256((__m256i *)lo, _mm256_setzero_si256());
         s->p_sum[r] = c8_sum_bytes(h0, h1) * 256;
     }
 }
@@ -188,17 +191,14 @@ ALWAYS_INLINE void c8_plane(int mr, int nv, __m512i (*acc)[C8_NV], const uint8_t
     }
 }
 
-/* Joins sums of 16 * nv channels (of those in m, with nv = 1) to rows [r0, r0 + mr) of out, of which [begin, end) see
- * the tile. worth: of one unit of acc. */
-ALWAYS_INLINE void c8_accumulate(int mr, int nv, bool kept, __m512i (*acc)[C8_NV], struct c8_rows *s, int r0, int begin,
-                                 int end, float worth, size_t d, size_t i, __mmask16 m)
+/* Joins sums of 16 * nv channels (of those in m, with nv = 1) to out. worth: of one unit of acc. */
+ALWAYS_INLINE void c8_accumulate(int mr, int nv, bool kept, __m512i (*acc)[C8_NV], struct c8_rows *s,
+                                 const uint8_t *order, float worth, size_t d, size_t i, __mmask16 m)
 {
 #pragma GCC unroll 6
     for (int r = 0; r < mr; r++) {
-        __m512 w = _mm512_set1_ps(s->weight[r0 + r] * worth), c = _mm512_set1_ps(s->correction[r0 + r]);
-        float *out = s->out + (size_t)(r0 + r) * d + i;
-        if (!kept && (r0 + r < begin || r0 + r >= end))
-            continue;
+        __m512 w = _mm512_set1_ps(s->weight[order[r]] * worth), c = _mm512_set1_ps(s->correction[order[r]]);
+        float *out = s->out + (size_t)order[r] * d + i;
 #pragma GCC unroll 4
         for (int u = 0; u < nv; u++) {
             __m512 old = nv == 1 ? _mm512_maskz_loadu_ps(m, out) : _mm512_loadu_ps(out + u * 16);
@@ -212,31 +212,30 @@ ALWAYS_INLINE void c8_accumulate(int mr, int nv, bool kept, __m512i (*acc)[C8_NV
     }
 }
 
-ALWAYS_INLINE void c8_values(int mr, int nv, struct c8_rows *s, int r0, int begin, int end, const int8_t *v, size_t d,
-                             size_t i, ptrdiff_t ahead, __mmask16 m)
+/* Channels [i, i + 16 * nv) for mr rows from a place in the order on, all fine or none. */
+ALWAYS_INLINE void c8_values(int mr, int nv, struct c8_rows *s, int place, bool fine, bool kept, const int8_t *v,
+                             size_t d, size_t i, ptrdiff_t ahead, __mmask16 m)
 {
     __m512i acc[C8_MR][C8_NV];
-    uint64_t group = ((1ull << mr) - 1) << r0;
-    float worth = 256.0f; /* exact, wherever it is multiplied */
 #pragma GCC unroll 6
     for (int r = 0; r < mr; r++)
 #pragma GCC unroll 4
         for (int u = 0; u < nv; u++)
             acc[r][u] = _mm512_setzero_si512();
-    c8_plane(mr, nv, acc, s->p_hi[r0], v + i * 4, d, ahead ? v + ahead + i * ATTN_TILE : NULL, m);
-    if (s->fine & group) {
+    c8_plane(mr, nv, acc, s->p_hi[place], v + i * 4, d, ahead ? v + ahead + i * ATTN_TILE : NULL, m);
+    if (fine) {
 #pragma GCC unroll 6
         for (int r = 0; r < mr; r++)
 #pragma GCC unroll 4
             for (int u = 0; u < nv; u++)
                 acc[r][u] = _mm512_slli_epi32(acc[r][u], 8);
-        c8_plane(mr, nv, acc, s->p_lo[r0], v + i * 4, d, NULL, m);
-        worth = 1.0f;
+        c8_plane(mr, nv, acc, s->p_lo[place], v + i * 4, d, NULL, m);
     }
-    if ((s->kept & group) == group) /* all see the tile, and times 1 changes nothing */
-        c8_accumulate(mr, nv, true, acc, s, r0, begin, end, worth, d, i, m);
+    float worth = fine ? 1.0f : 256.0f; /* exact, wherever it is multiplied */
+    if (kept)                           /* times 1 changes nothing */
+        c8_accumulate(mr, nv, true, acc, s, s->order + place, worth, d, i, m);
     else
-        c8_accumulate(mr, nv, false, acc, s, r0, begin, end, worth, d, i, m);
+        c8_accumulate(mr, nv, false, acc, s, s->order + place, worth, d, i, m);
 }
 
 #define C8_ROWS(mr)                                                                                                    \
@@ -248,16 +247,19 @@ ALWAYS_INLINE void c8_values(int mr, int nv, struct c8_rows *s, int r0, int begi
         else                                                                                                           \
             c8_dots(mr, s, r0, k, pd, seen, 0);                                                                        \
     }                                                                                                                  \
-    static __attribute__((noinline)) void c8_values_##mr(struct c8_rows *s, int r0, int begin, int end,                \
-                                                         const int8_t *v, size_t d, ptrdiff_t ahead)                   \
+    static __attribute__((noinline)) void c8_values_##mr(struct c8_rows *s, int place, bool fine, const int8_t *v,     \
+                                                         size_t d, ptrdiff_t ahead)                                    \
     {                                                                                                                  \
         size_t i = 0;                                                                                                  \
+        bool kept = true;                                                                                              \
+        for (int r = 0; r < mr; r++)                                                                                   \
+            kept = kept && (s->kept >> s->order[place + r] & 1);                                                       \
         for (; ahead && i + 16 * C8_NV <= d; i += 16 * C8_NV)                                                          \
-            c8_values(mr, C8_NV, s, r0, begin, end, v, d, i, ahead, 0xffff);                                           \
+            c8_values(mr, C8_NV, s, place, fine, kept, v, d, i, ahead, 0xffff);                                        \
         for (; i + 16 * C8_NV <= d; i += 16 * C8_NV)                                                                   \
-            c8_values(mr, C8_NV, s, r0, begin, end, v, d, i, 0, 0xffff);                                               \
+            c8_values(mr, C8_NV, s, place, fine, kept, v, d, i, 0, 0xffff);                                            \
         for (; i < d; i += 16)                                                                                         \
-            c8_values(mr, 1, s, r0, begin, end, v, d, i, 0, mask16(d - i));                                            \
+            c8_values(mr, 1, s, place, fine, kept, v, d, i, 0, mask16(d - i));                                         \
     }
 C8_ROWS(1)
 C8_ROWS(2)
@@ -267,7 +269,7 @@ C8_ROWS(5)
 C8_ROWS(6)
 
 typedef void c8_dots_fn(struct c8_rows *, int, const uint8_t *, int, const __mmask16 (*)[2], ptrdiff_t);
-typedef void c8_values_fn(struct c8_rows *, int, int, int, const int8_t *, size_t, ptrdiff_t);
+typedef void c8_values_fn(struct c8_rows *, int, bool, const int8_t *, size_t, ptrdiff_t);
 static c8_dots_fn *const c8_dots_of[] = {NULL, c8_dots_1, c8_dots_2, c8_dots_3, c8_dots_4, c8_dots_5, c8_dots_6};
 static c8_values_fn *const c8_values_of[] = {NULL,        c8_values_1, c8_values_2, c8_values_3,
                                              c8_values_4, c8_values_5, c8_values_6};
@@ -300,22 +302,27 @@ static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
     int first = begin / C8_MR * C8_MR;
     for (int r = first, mr; r < end; r += mr) {
         mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
-        for (int i = r; i < r + mr; i++)
+        for (int i = r; i < r + mr; i++) {
             c8_seen(s, i, t0, seen[i]);
+            s->large[i] = c8_large(t0 > s->begin[i] ? t0 - s->begin[i] : 0);
+        }
         c8_dots_of[mr](s, r, kv[0], pd, seen + r, r == first ? next[0] - kv[0] : 0);
     }
     c8_join(s, begin, end);
+    int num_coarse = end - begin - __builtin_popcountll(s->fine), coarse = 0, fine = num_coarse;
     for (int r = begin; r < end; r++)
-        c8_probabilities(s, r, seen[r]);
+        c8_probabilities(s, r, s->fine >> r & 1 ? fine++ : coarse++, seen[r]);
     for (int r = begin / 16 * 16; r < end; r += 16) {
         __mmask16 mine = (__mmask16)(mask16((size_t)(end - r)) & ~(r < begin ? (1u << (begin - r)) - 1 : 0u));
         __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(s->p_sum + r));
         sum = _mm512_fmadd_ps(sum, _mm512_loadu_ps(s->weight + r), _mm512_loadu_ps(s->mass + r));
         _mm512_mask_storeu_ps(s->mass + r, mine, sum);
     }
-    for (int r = first, mr; r < end; r += mr) {
-        mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
-        c8_values_of[mr](s, r, begin, end, (const int8_t *)kv[1], (size_t)a->d, r == first ? next[1] - kv[1] : 0);
+    for (int place = 0, mr; place < end - begin; place += mr) {
+        int left = (place < num_coarse ? num_coarse : end - begin) - place;
+        mr = left < C8_MR ? left : C8_MR;
+        c8_values_of[mr](s, place, place >= num_coarse, (const int8_t *)kv[1], (size_t)a->d,
+                         place ? 0 : next[1] - kv[1]);
     }
 }
 
@@ -335,8 +342,7 @@ void attn_c8_avx512vnni(const struct attn_args *a)
     memset(s.unit + s.rows, 0, sizeof(s.unit) - (size_t)s.rows * sizeof(float));
     memset(s.tile_max, 0, sizeof(s.tile_max));
     memset(s.p_sum, 0, sizeof(s.p_sum));
-    memset(s.p_hi, 0, (size_t)s.rows * ATTN_TILE);
-    memset(s.p_lo, 0, (size_t)s.rows * ATTN_TILE);
+    memset(s.large, 0, sizeof(s.large));
     int64_t end = attn_end(a, a->tokens - 1);
     for (int64_t t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {
         int from = 0, to = a->tokens; /* tokens that see any of the tile */
