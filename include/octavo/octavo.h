@@ -109,7 +109,9 @@ struct octavo_engine_info {
     int64_t kv_bytes_per_token;
     int64_t weights_bytes; /* packed, in memory */
     int64_t num_parameters;
-    double load_seconds;
+    double load_seconds;          /* of which: */
+    double open_seconds;          /* reading and checking the checkpoint's files, */
+    double pack_seconds;          /* packing weights */
     const int32_t *eos_token_ids; /* (num_eos_token_ids): union of generation_config.json and config.json */
     size_t num_eos_token_ids;
     /* Sampling defaults: generation_config.json over vLLM's neutral ones; max_tokens is its max_new_tokens or -1. */

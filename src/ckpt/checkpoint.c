@@ -430,6 +430,12 @@ void checkpoint_tensor_unpin(const struct checkpoint *c, const struct tensor *t,
         advise(t, MADV_DONTNEED);
 }
 
+void checkpoint_linear_done(const struct checkpoint *c, const struct linear_spec *spec)
+{
+    if (!c->dummies && spec->weight)
+        advise(spec->weight, MADV_DONTNEED);
+}
+
 /* ---- linears and caches ---- */
 
 const char *checkpoint_format(const struct checkpoint *c)

@@ -78,6 +78,8 @@ void checkpoint_linear(const struct checkpoint *ckpt, const char *module, struct
 /* q of rows [row, row + rows) as int8 (rows, k), unpacked. May run on several threads for different rows. NULL-safe
  * errors do not exist here: all was checked. Dummies are made on the fly. 0, or OCTAVO_ENOMEM. */
 int checkpoint_linear_rows(const struct checkpoint *ckpt, const struct linear_spec *spec, int row, int rows, int8_t *q);
+/* The rows are not needed soon: gives their memory back to the page cache. */
+void checkpoint_linear_done(const struct checkpoint *ckpt, const struct linear_spec *spec);
 /* scale and zero, float32 (n, k / group_size); zero may be NULL when has_zero is false. Not for folded ones. */
 void checkpoint_linear_scales(const struct checkpoint *ckpt, const struct linear_spec *spec, float *scale, float *zero);
 /* quant_bias and deq_scale (n) of a folded one. */

@@ -150,12 +150,13 @@ static void print_banner(const struct serve_flags *f, const struct server_model 
     long long tokens = (long long)i->num_blocks * i->block_size;
     fprintf(stderr,
             "octavo %s\n"
-            "  model      %s: %s, %.1fM parameters, loaded in %.2f s\n"
+            "  model      %s: %s, %.1fM parameters, loaded in %.2f s (checkpoint %.2f s, weights %.2f s: %.2f GB/s)\n"
             "  compute    %s, %d threads\n"
             "  context    %lld tokens a request, %d requests at once, %d tokens a step\n"
             "  KV cache   %s in %s: %lld tokens (%lld blocks of %d), room for %.1f requests of full length\n"
             "  memory     %s weights + %s KV cache (%s a token)\n",
-            octavo_version(), m->names[0], i->architecture, (double)i->num_parameters / 1e6, i->load_seconds, i->isa,
+            octavo_version(), m->names[0], i->architecture, (double)i->num_parameters / 1e6, i->load_seconds,
+            i->open_seconds, i->pack_seconds, (double)i->weights_bytes / MAX(i->pack_seconds, 1e-9) / 1e9, i->isa,
             i->num_threads, (long long)i->max_model_len, i->max_num_seqs, i->max_num_batched_tokens, cache,
             i->kv_cache_dtype, tokens, (long long)i->num_blocks, i->block_size,
             (double)tokens / (double)i->max_model_len, weights, cache, each);

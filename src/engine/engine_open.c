@@ -139,6 +139,13 @@ static void default_sampling_init(struct octavo_engine_info *info, const struct 
         p->max_tokens = g->max_new_tokens;
 }
 
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static int engine_load(struct octavo_engine *e, const struct octavo_engine_options *o, enum dtype **ret_dtypes,
                        struct octavo_error *err)
 {
@@ -149,11 +156,13 @@ static int engine_load(struct octavo_engine *e, const struct octavo_engine_optio
         return error_set_param(err, OCTAVO_EINVAL, "load-format",
                                "--load-format must be auto, safetensors or dummy, not '%s'", o->load_format);
     int r;
+    double before = seconds_now();
     if ((r = model_choose_isa(o->isa, &mo.isa, err)) < 0 ||
         (r = checkpoint_open(o->model, dummy ? LOAD_DUMMY : LOAD_AUTO, o->seed, &e->ckpt, err)) < 0 ||
         (r = model_choose_quantization(e->ckpt, "quantization", o->quantization, &mo.quantize_w8a8, err)) < 0)
         return r;
     mo.dummy_c8 = dummy;
+    info->open_seconds = seconds_now() - before;
     const struct model_config *c = checkpoint_config(e->ckpt);
     if ((r = model_choose_kv_dtypes(e->ckpt, "kv-cache-dtype", o->kv_cache_dtype, dummy, ret_dtypes, err)) < 0 ||
         (r = limits_init(e, o, err)) < 0)
@@ -168,8 +177,10 @@ static int engine_load(struct octavo_engine *e, const struct octavo_engine_optio
     if (!e->pool)
         return error_set_param(err, OCTAVO_ENOMEM, "threads", "cannot start %d compute threads; lower --threads",
                                info->num_threads);
+    before = seconds_now();
     if ((r = model_load(e->ckpt, e->pool, &mo, &e->model, err)) < 0)
         return r;
+    info->pack_seconds = seconds_now() - before;
     info->architecture = c->architecture;
     info->isa = cpu_isa_name(mo.isa);
     info->vocab_size = c->vocab_size;
@@ -199,8 +210,7 @@ int octavo_engine_open(const struct octavo_engine_options *opts, struct octavo_e
 {
     if (!opts->model)
         return error_set_param(err, OCTAVO_EINVAL, "model", "no model: name the folder of a checkpoint");
-    struct timespec t0, t1;
-    clock_gettime(CLOCK_MONOTONIC, &t0);
+    double before = seconds_now();
     struct octavo_engine *e = mem_calloc(1, sizeof(*e));
     pthread_mutex_init(&e->lock, NULL);
     pthread_cond_init(&e->cond, NULL);
@@ -222,8 +232,7 @@ int octavo_engine_open(const struct octavo_engine_options *opts, struct octavo_e
         octavo_engine_close(e);
         return r;
     }
-    clock_gettime(CLOCK_MONOTONIC, &t1);
-    e->info.load_seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
+    e->info.load_seconds = seconds_now() - before;
     *ret_engine = e;
     return 0;
 }

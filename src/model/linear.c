@@ -114,18 +114,43 @@ static void pack_w8a16(struct linear *l, size_t column, const int8_t *q, int row
             to[j] = q[(size_t)j * ldq + i];
 }
 
-/* One row of float weights to integers with absmax / 127. */
+/* Elements of a float tensor as float32. */
+static void floats_load(float *x, const uint8_t *from, enum dtype dtype, size_t n)
+{
+    uint16_t h;
+    if (dtype == DTYPE_F32)
+        memcpy(x, from, n * sizeof(*x));
+    else if (dtype == DTYPE_BF16)
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&h, from + i * 2, 2);
+            x[i] = f32_from_bf16(h);
+        }
+    else
+        for (size_t i = 0; i < n; i++) {
+            memcpy(&h, from + i * 2, 2);
+            x[i] = f32_from_f16(h);
+        }
+}
+
+/* One row of float weights to integers with absmax / 127. The maximum is taken in lanes, which a compiler may keep in
+ * vectors. */
 static float quantize_row(const uint8_t *row, enum dtype dtype, int k, float *x, int8_t *q)
 {
-    float max = 0;
-    for (int i = 0; i < k; i++) {
-        x[i] = tensor_elem(row + (size_t)i * elem_bytes(dtype), dtype);
+    float lane[16] = {0}, max = 0;
+    floats_load(x, row, dtype, (size_t)k);
+    int i = 0;
+    for (; i + 16 <= k; i += 16)
+        for (int j = 0; j < 16; j++)
+            lane[j] = fabsf(x[i + j]) > lane[j] ? fabsf(x[i + j]) : lane[j];
+    for (; i < k; i++)
         max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
-    }
+    for (int j = 0; j < 16; j++)
+        max = lane[j] > max ? lane[j] : max;
     float scale = max > 0 ? max / 127.0f : 1.0f;
-    for (int i = 0; i < k; i++) {
+    for (i = 0; i < k; i++) {
         float v = (x[i] / scale + 0x1.8p23f) - 0x1.8p23f;
-        q[i] = (int8_t)(v > 127.0f ? 127 : v > -127.0f ? (int)v : -127);
+        v = v < 127.0f ? v : 127.0f;
+        q[i] = (int8_t)(int32_t)(v > -127.0f ? v : -127.0f);
     }
     return scale;
 }
@@ -264,6 +289,8 @@ static bool part_load(struct linear *l, const struct checkpoint *ckpt, struct po
     }
     if (pinned && job.data)
         checkpoint_tensor_unpin(ckpt, s->weight, job.data);
+    if (s->quantised)
+        checkpoint_linear_done(ckpt, s);
     free(scale);
     free(zero);
     return ok;
