@@ -77,7 +77,7 @@ struct gemm_i8_args {
     size_t ldy;
     const uint8_t *x; /* (rows, ldx), q + 128 */
     size_t ldx;
-    int rows, k4, n; /* k4: k rounded up to a multiple of 4; n: columns of y */
+    int rows, k4, n; /* k4: k rounded up to a multiple of 4 (of 8 for gemm_w4a8; x is read so far); n: columns of y */
     bool swiglu;
     const int8_t *w;
     const int32_t *w_sum;    /* (columns) sum of w over k: what u8 x s8 kernels take off, 128 times */

@@ -25,9 +25,10 @@ static size_t elem_bytes(enum dtype dtype)
     return (size_t)dtype_bits(dtype) / 8;
 }
 
-static int padded_k(int k)
+static int padded_k(int k, bool nibbles)
 {
-    return (k + 3) / 4 * 4;
+    int step = nibbles ? 8 : 4;
+    return (k + step - 1) / step * step;
 }
 
 static int num_panels(const struct linear *l)
@@ -54,17 +55,23 @@ static enum linear_kind spec_kind(const struct linear_spec *s, bool quantize)
     return s->activation == ACTIVATION_FLOAT ? LINEAR_W8A16 : LINEAR_INT8;
 }
 
-static size_t packed_bytes(const struct linear_spec *s, enum linear_kind kind)
+/* Weights of 4 bits with integer activations stay packed. */
+static bool spec_nibbles(const struct linear_spec *s, bool quantize)
+{
+    return s->quantised && s->bits == 4 && spec_kind(s, quantize) == LINEAR_INT8;
+}
+
+static size_t packed_bytes(const struct linear_spec *s, enum linear_kind kind, bool nibbles)
 {
     size_t elem = kind == LINEAR_FLOAT ? elem_bytes(s->weight->dtype) : 1;
-    return gemm_packed_elems(s->n, kind == LINEAR_INT8 ? padded_k(s->k) : s->k) * elem;
+    return gemm_packed_elems(s->n, kind == LINEAR_INT8 ? padded_k(s->k, nibbles) : s->k) * elem / (nibbles ? 2 : 1);
 }
 
 size_t linear_bytes(const struct checkpoint *ckpt, const char *module, bool quantize)
 {
     struct linear_spec spec;
     checkpoint_linear(ckpt, module, &spec);
-    return packed_bytes(&spec, spec_kind(&spec, quantize));
+    return packed_bytes(&spec, spec_kind(&spec, quantize), spec_nibbles(&spec, quantize));
 }
 
 /* ---- packing ---- */
@@ -98,6 +105,24 @@ static void pack_int8(struct linear *l, size_t column, const int8_t *q, int rows
     for (size_t i = 0; i < ldq; i += 4, to += 4 * GEMM_NR)
         for (int j = 0; j < rows; j++)
             memcpy(to + j * 4, q + (size_t)j * ldq + i, 4);
+    for (int j = 0; j < rows; j++) {
+        int32_t sum = 0;
+        for (size_t i = 0; i < ldq; i++)
+            sum += q[(size_t)j * ldq + i];
+        l->w_sum[column + (size_t)j] = sum;
+    }
+}
+
+/* The same with two weights in a byte: (panel, k8 / 8, GEMM_NR, 4). */
+static void pack_w4a8(struct linear *l, size_t column, const int8_t *q, int rows, size_t ldq)
+{
+    uint8_t *to = (uint8_t *)l->weight + column / GEMM_NR * ldq * GEMM_NR / 2 + column % GEMM_NR * 4;
+    for (size_t i = 0; i < ldq; i += 8, to += 4 * GEMM_NR)
+        for (int j = 0; j < rows; j++)
+            for (size_t c = 0; c < 4; c++) {
+                const int8_t *w = q + (size_t)j * ldq + i + c;
+                to[(size_t)j * 4 + c] = (uint8_t)((w[0] + 8) | (w[4] + 8) << 4);
+            }
     for (int j = 0; j < rows; j++) {
         int32_t sum = 0;
         for (size_t i = 0; i < ldq; i++)
@@ -168,7 +193,7 @@ static void pack_worker(void *arg, int worker, int num_workers)
                   l->k);
         return;
     }
-    size_t ldq = (size_t)padded_k(l->k);
+    size_t ldq = (size_t)padded_k(l->k, l->nibbles);
     int8_t *q = mem_calloc((size_t)step, ldq);
     float *x = s->quantised ? NULL : mem_alloc((size_t)l->k * sizeof(*x));
     for (int j = begin; j < end && !job->failed; j += step) {
@@ -183,7 +208,7 @@ static void pack_worker(void *arg, int worker, int num_workers)
             else if (checkpoint_linear_rows(job->ckpt, s, j + i, 1, row) < 0)
                 job->failed = true;
         }
-        (l->kind == LINEAR_W8A16 ? pack_w8a16 : pack_int8)(l, column, q, rows, ldq);
+        (l->kind == LINEAR_W8A16 ? pack_w8a16 : l->nibbles ? pack_w4a8 : pack_int8)(l, column, q, rows, ldq);
     }
     free(q);
     free(x);
@@ -306,8 +331,12 @@ static bool linear_prepare(struct linear *l, const struct linear_spec *s, bool q
     l->input_offset = s->input_offset;
     if (l->activation == ACTIVATION_INT8_STATIC && s->quantised)
         l->input_inv_scale = 1.0f / s->input_scale;
-    l->weight_bytes = swiglu ? num_columns(l) * (size_t)padded_k(l->k) : packed_bytes(s, l->kind);
+    l->nibbles = spec_nibbles(s, quantize);
+    l->weight_bytes = swiglu ? num_columns(l) * (size_t)padded_k(l->k, l->nibbles) / (l->nibbles ? 2 : 1)
+                             : packed_bytes(s, l->kind, l->nibbles);
     l->weight = mem_map(l->weight_bytes);
+    if (l->weight && l->nibbles)
+        memset(l->weight, 0x88, l->weight_bytes); /* columns that are not there */
     if (l->weight && l->kind == LINEAR_INT8)
         int8_columns_init(l, s, s->has_zero);
     return l->weight != NULL;
@@ -329,7 +358,8 @@ int linear_load_swiglu(struct linear *l, const struct checkpoint *ckpt, struct p
     checkpoint_linear(ckpt, gate, &s[0]);
     checkpoint_linear(ckpt, up, &s[1]);
     if (spec_kind(&s[0], quantize) != LINEAR_INT8 || spec_kind(&s[1], quantize) != LINEAR_INT8 ||
-        s[0].quantised != s[1].quantised || s[0].n != s[1].n || s[0].k != s[1].k)
+        s[0].quantised != s[1].quantised || spec_nibbles(&s[0], quantize) != spec_nibbles(&s[1], quantize) ||
+        s[0].n != s[1].n || s[0].k != s[1].k)
         return 1;
     if (s[0].quantised && (s[0].activation != s[1].activation || s[0].folded != s[1].folded ||
                            s[0].has_zero != s[1].has_zero || s[0].input_offset != s[1].input_offset ||
@@ -420,7 +450,7 @@ static void linear_panels(const struct kernel_ops *ops, const struct linear *l, 
             .x = in->xq[l->input],
             .ldx = in->ldxq,
             .rows = rows,
-            .k4 = padded_k(l->k),
+            .k4 = padded_k(l->k, l->nibbles),
             .n = l->n,
             .swiglu = l->swiglu,
             .w = l->weight,
@@ -434,7 +464,7 @@ static void linear_panels(const struct kernel_ops *ops, const struct linear *l, 
             .row_sum = in->row_sum[l->input],
             .bias = l->bias,
         };
-        ops->gemm_i8(&a, begin, end);
+        (l->nibbles ? ops->gemm_w4a8 : ops->gemm_i8)(&a, begin, end);
     }
 }
 

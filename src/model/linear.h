@@ -16,6 +16,7 @@ enum linear_kind {
 struct linear {
     enum linear_kind kind;
     int n, k;
+    bool nibbles; /* LINEAR_INT8: gemm_w4a8 */
     bool swiglu;  /* LINEAR_INT8: gate and up in one, (n) each; what comes out is silu(gate) * up */
     void *weight; /* packed, weight_bytes from mem_map */
     size_t weight_bytes;

@@ -315,6 +315,57 @@ static void gemm_i8_matches_ref(void **state)
         }
 }
 
+/* Against gemm_i8 on the same weights, a byte each. */
+static void gemm_w4a8_matches_ref(void **state)
+{
+    (void)state;
+    static const int shapes[][3] = {{1, 8, 31}, {2, 7, 32}, {13, 80, 97}, {16, 136, 64}, {29, 1000, 17}};
+    const struct kernel_ops *ref = kernel_ops_get(CPU_ISA_REF);
+    for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
+        for (int swiglu = 0; swiglu < 2; swiglu++) {
+            int m = shapes[s][0], n = shapes[s][2], k8 = (shapes[s][1] + 7) / 8 * 8, nr = swiglu ? SWIGLU_NR : GEMM_NR;
+            int panels = (n + nr - 1) / nr;
+            size_t cols = (size_t)panels * GEMM_NR, ldx = (size_t)k8 + 4;
+            struct guarded x = guarded_new((size_t)(m - 1) * ldx + (size_t)k8), w8 = guarded_new(cols * (size_t)k8);
+            struct guarded w4 = guarded_new(w8.bytes / 2), sum = guarded_new(cols * 4), scale = floats(cols);
+            struct guarded want = guarded_new((size_t)(m * n) * 4), got = guarded_new(want.bytes);
+            for (size_t i = 0; i < x.bytes; i++)
+                ((uint8_t *)x.p)[i] = (uint8_t)rnd();
+            memset(sum.p, 0, sum.bytes);
+            for (size_t p = 0; p < (size_t)panels; p++)
+                for (size_t g = 0; g < (size_t)k8 / 8; g++)
+                    for (size_t b = 0; b < GEMM_NR * 4; b++) {
+                        int8_t *to = (int8_t *)w8.p + (p * (size_t)k8 + g * 8) * GEMM_NR + b;
+                        uint8_t two = (uint8_t)rnd();
+                        ((uint8_t *)w4.p)[(p * (size_t)k8 / 8 + g) * GEMM_NR * 4 + b] = two;
+                        to[0] = (int8_t)((two & 15) - 8);
+                        to[4 * GEMM_NR] = (int8_t)((two >> 4) - 8);
+                        ((int32_t *)sum.p)[p * GEMM_NR + b / 4] += to[0] + to[4 * GEMM_NR];
+                    }
+            struct gemm_i8_args a = {.y = want.p,
+                                     .ldy = (size_t)n,
+                                     .x = x.p,
+                                     .ldx = ldx,
+                                     .rows = m,
+                                     .k4 = k8,
+                                     .n = n,
+                                     .swiglu = swiglu != 0,
+                                     .w = w8.p,
+                                     .w_sum = sum.p,
+                                     .col_scale = scale.p};
+            ref->gemm_i8(&a, 0, panels);
+            a.y = got.p;
+            a.w = w4.p;
+            for (int isa = CPU_ISA_REF; isa <= (int)cpu_isa_best(); isa++) {
+                memset(got.p, 0, got.bytes);
+                kernel_ops_get((enum cpu_isa)isa)->gemm_w4a8(&a, 0, panels);
+                same(&want, &got, "gemm_w4a8", cpu_isa_name((enum cpu_isa)isa));
+            }
+            guarded_free(&x), guarded_free(&w8), guarded_free(&w4), guarded_free(&sum), guarded_free(&scale);
+            guarded_free(&want), guarded_free(&got);
+        }
+}
+
 static void gemm_w8a16_matches_ref(void **state)
 {
     (void)state;
@@ -498,7 +549,7 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
             err += (o - (double)((float *)want.p)[g * d + i]) * (o - (double)((float *)want.p)[g * d + i]);
             norm += o * o;
         }
-        if (sqrt(err) > 5e-3 * sqrt(norm) + 1e-7)
+        if (sqrt(err) > (d < 32 ? 2e-2 : 5e-3) * sqrt(norm) + 1e-7) /* of few channels any may be near 0 */
             fail_msg("attn_c8 d=%d group=%d keys=%d..%d asym=%d kind=%d: relative error %.1e", d, group, (int)from,
                      (int)stop, asym, kind, sqrt(err / norm));
     }
@@ -660,15 +711,11 @@ int main(void)
     const char *s = getenv("OCTAVO_TEST_SEED");
     seed = s ? strtoull(s, NULL, 0) : 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ref_is_right),
-        cmocka_unit_test(packing),
-        cmocka_unit_test(gemm_matches_ref),
-        cmocka_unit_test(gemm_i8_matches_ref),
-        cmocka_unit_test(gemm_w8a16_matches_ref),
-        cmocka_unit_test(quant_matches_ref),
-        cmocka_unit_test(attention_c8),
-        cmocka_unit_test(rows_match_ref),
-        cmocka_unit_test(pool_runs),
+        cmocka_unit_test(ref_is_right),          cmocka_unit_test(packing),
+        cmocka_unit_test(gemm_matches_ref),      cmocka_unit_test(gemm_i8_matches_ref),
+        cmocka_unit_test(gemm_w4a8_matches_ref), cmocka_unit_test(gemm_w8a16_matches_ref),
+        cmocka_unit_test(quant_matches_ref),     cmocka_unit_test(attention_c8),
+        cmocka_unit_test(rows_match_ref),        cmocka_unit_test(pool_runs),
         cmocka_unit_test(attention_matches_ref),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

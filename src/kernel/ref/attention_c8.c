@@ -18,7 +18,7 @@
 #define P_COARSE 255 /* one unsigned plane */
 #define P_FINE 65280 /* two: 255 * 256, so that both have one unit */
 #define FINE_MASS 32 /* see c8_large */
-#define FINE_MEAN 12
+#define FINE_MEAN 14
 #define C8_MAX_DIM 1024 /* config.c's limit of head_dim */
 
 static inline float c8_rint(float x)
@@ -72,20 +72,19 @@ static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scal
     return unit * (scale * 0x1.715476p+0f);
 }
 
-/* The mass of the keys before a tile, in units of P_FINE, under which a key of probability 1 is a large one: it takes
- * more than 1 / FINE_MASS of the row, as far as the row is known, or more than FINE_MEAN times what a key takes on
- * average. */
+/* Whether a tile's probabilities want 16 bits. They do when its largest key, of the given weight, is a large one: it
+ * takes more than 1 / FINE_MASS of the row as far as the row is known, or more than FINE_MEAN times what a key takes on
+ * average. rest is the mass of the keys before, in units of P_FINE and relative to the same maximum as the weight,
+ * without each tile's largest key: else a sink would make every other key a small one. */
 static inline float c8_large(int64_t keys_before)
 {
     float mean = (float)keys_before * ((float)P_FINE / FINE_MEAN), least = (float)P_FINE * FINE_MASS;
     return mean > least ? mean : least;
 }
 
-/* Whether a tile's probabilities want 16 bits: its largest key has the given weight, relative to the new maximum as the
- * mass before it is. */
-static inline bool c8_fine(float weight, float mass_before, float large)
+static inline bool c8_fine(float weight, float rest, float large)
 {
-    return mass_before < weight * large;
+    return rest < weight * large;
 }
 
 #ifndef KERNEL_OWN_DOTS
@@ -95,7 +94,7 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
     int32_t q16[C8_MAX_DIM], max = 0;
     const float *q = a->q + (size_t)token * a->ldq + (size_t)g * d;
     float *out = a->out + (size_t)token * a->ldout + (size_t)g * d;
-    float unit = c8_quant_q(q16, q, a->c8->k_scale, a->d, a->scale), mass = 0;
+    float unit = c8_quant_q(q16, q, a->c8->k_scale, a->d, a->scale), mass = 0, rest = 0;
     int64_t begin = attn_begin(a, token), end = attn_end(a, token);
     for (size_t i = 0; i < d; i++)
         out[i] = 0;
@@ -118,7 +117,7 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
         int32_t new_max = first || tile_max > max ? tile_max : max;
         float weight = exp2_f32((float)(tile_max - new_max) * unit);
         float correction = first ? 0.0f : exp2_f32((float)(max - new_max) * unit);
-        bool fine = c8_fine(weight, mass * correction, c8_large(t0 > begin ? t0 - begin : 0));
+        bool fine = c8_fine(weight, rest * correction, c8_large(t0 > begin ? t0 - begin : 0));
         for (int t = 0; t < ATTN_TILE; t++) {
             float e = exp2_f32((float)(t < lo || t >= hi ? 0 : dot[t] - tile_max) * unit);
             p[t] = fine ? (int32_t)c8_rint(e * (float)P_FINE) : (int32_t)c8_rint(e * (float)P_COARSE) * 256;
@@ -132,6 +131,7 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
             out[i] = fmaf((float)acc, weight, out[i] * correction);
         }
         mass = fmaf((float)p_sum, weight, mass * correction);
+        rest = fmaf((float)(p_sum - P_FINE), weight, rest * correction);
         max = new_max;
     }
     float inv = 1.0f / mass;

@@ -70,7 +70,6 @@ void KFN(quant_static)(uint8_t *xq, const float *x, int n, float inv_scale, floa
     pad_row(xq, n);
 }
 
-#ifndef KERNEL_OWN_DOTS /* the tier brings its own */
 /* The sums of one row and panel to what is stored for them. */
 static inline void gemm_i8_finish(const struct gemm_i8_args *a, const uint32_t *acc, int r, int panel)
 {
@@ -95,6 +94,7 @@ static inline void gemm_i8_finish(const struct gemm_i8_args *a, const uint32_t *
         y[panel * nr + i] = a->swiglu ? silu_mul_f32(f[i], f[SWIGLU_NR + i]) : f[i];
 }
 
+#ifndef KERNEL_OWN_DOTS /* the tier brings its own */
 void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
     for (int p = panel_begin; p < panel_end; p++) {
@@ -107,6 +107,27 @@ void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
                 const int8_t *w = wp + (size_t)i * GEMM_NR;
                 for (int j = 0; j < GEMM_NR; j++)
                     acc[j] += (uint32_t)(x0 * w[j * 4] + x1 * w[j * 4 + 1] + x2 * w[j * 4 + 2] + x3 * w[j * 4 + 3]);
+            }
+            gemm_i8_finish(a, acc, r, p);
+        }
+    }
+}
+#endif
+
+#ifndef KERNEL_OWN_W4
+void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    for (int p = panel_begin; p < panel_end; p++) {
+        const uint8_t *wp = (const uint8_t *)a->w + (size_t)p * (size_t)a->k4 * GEMM_NR / 2;
+        for (int r = 0; r < a->rows; r++) {
+            const uint8_t *x = a->x + (size_t)r * a->ldx;
+            uint32_t acc[GEMM_NR] = {0};
+            for (int i = 0; i < a->k4; i += 8) {
+                const uint8_t *w = wp + (size_t)i * GEMM_NR / 2;
+                for (int j = 0; j < GEMM_NR; j++)
+                    for (int c = 0; c < 4; c++)
+                        acc[j] += (uint32_t)((x[i + c] - 128) * ((w[j * 4 + c] & 15) - 8) +
+                                             (x[i + 4 + c] - 128) * ((w[j * 4 + c] >> 4) - 8));
             }
             gemm_i8_finish(a, acc, r, p);
         }

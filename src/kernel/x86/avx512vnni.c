@@ -2,6 +2,7 @@
  * the AVX-512 tier's. Integer sums are exact, so the order of the dots is free; the float parts follow ref/. */
 #define KFN(name) name##_avx512vnni
 #define KERNEL_OWN_DOTS
+#define KERNEL_OWN_W4
 #define KERNEL_OWN_ROWS
 #include "kernel/ref/elementwise.c"
 #include "kernel/ref/int8.c"

@@ -10,7 +10,7 @@
 struct c8_rows {
     int rows;
     int64_t begin[ATTN_MAX_ROWS], end[ATTN_MAX_ROWS]; /* keys that it sees */
-    float unit[ATTN_MAX_ROWS + 16], mass[ATTN_MAX_ROWS + 16];
+    float unit[ATTN_MAX_ROWS + 16], mass[ATTN_MAX_ROWS + 16], rest[ATTN_MAX_ROWS + 16];
     float weight[ATTN_MAX_ROWS + 16], correction[ATTN_MAX_ROWS + 16];
     int32_t max[ATTN_MAX_ROWS + 16], tile_max[ATTN_MAX_ROWS + 16], p_sum[ATTN_MAX_ROWS + 16];
     float large[ATTN_MAX_ROWS + 16];       /* c8_large at the tile at work */
@@ -107,21 +107,24 @@ static void c8_join(struct c8_rows *s, int begin, int end)
     s->fine = s->kept = 0;
     for (int r = begin / 16 * 16; r < end; r += 16) {
         __m512i tile = _mm512_loadu_si512(s->tile_max + r), before = _mm512_loadu_si512(s->max + r);
-        __m512 unit = _mm512_loadu_ps(s->unit + r), mass = _mm512_loadu_ps(s->mass + r);
+        __m512 unit = _mm512_loadu_ps(s->unit + r), mass = _mm512_loadu_ps(s->mass + r),
+               rest = _mm512_loadu_ps(s->rest + r);
         __mmask16 first = _mm512_cmp_ps_mask(mass, _mm512_setzero_ps(), _CMP_EQ_OQ);
         __m512i now = _mm512_mask_mov_epi32(_mm512_max_epi32(tile, before), first, tile);
         __m512 weight = exp2_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(tile, now)), unit));
         __m512 correction = exp2_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_sub_epi32(before, now)), unit));
         correction = _mm512_mask_mov_ps(correction, first, _mm512_setzero_ps());
         mass = _mm512_mul_ps(mass, correction);
+        rest = _mm512_mul_ps(rest, correction);
         __m512 enough = _mm512_mul_ps(weight, _mm512_loadu_ps(s->large + r));
         __mmask16 mine = (__mmask16)(mask16((size_t)(end - r)) & ~(r < begin ? (1u << (begin - r)) - 1 : 0u));
-        s->fine |= (uint64_t)(mine & _mm512_cmp_ps_mask(mass, enough, _CMP_LT_OQ)) << r;
+        s->fine |= (uint64_t)(mine & _mm512_cmp_ps_mask(rest, enough, _CMP_LT_OQ)) << r;
         s->kept |= (uint64_t)(mine & _mm512_cmp_ps_mask(correction, _mm512_set1_ps(1.0f), _CMP_EQ_OQ)) << r;
         _mm512_storeu_ps(s->weight + r, weight);
         _mm512_storeu_ps(s->correction + r, correction);
         _mm512_mask_storeu_epi32(s->max + r, mine, now);
         _mm512_mask_storeu_ps(s->mass + r, mine, mass);
+        _mm512_mask_storeu_ps(s->rest + r, mine, rest);
     }
 }
 
@@ -314,9 +317,12 @@ static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
         c8_probabilities(s, r, s->fine >> r & 1 ? fine++ : coarse++, seen[r]);
     for (int r = begin / 16 * 16; r < end; r += 16) {
         __mmask16 mine = (__mmask16)(mask16((size_t)(end - r)) & ~(r < begin ? (1u << (begin - r)) - 1 : 0u));
-        __m512 sum = _mm512_cvtepi32_ps(_mm512_loadu_si512(s->p_sum + r));
-        sum = _mm512_fmadd_ps(sum, _mm512_loadu_ps(s->weight + r), _mm512_loadu_ps(s->mass + r));
-        _mm512_mask_storeu_ps(s->mass + r, mine, sum);
+        __m512i sum = _mm512_loadu_si512(s->p_sum + r), others = _mm512_sub_epi32(sum, _mm512_set1_epi32(P_FINE));
+        __m512 w = _mm512_loadu_ps(s->weight + r);
+        __m512 mass = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), w, _mm512_loadu_ps(s->mass + r));
+        __m512 rest = _mm512_fmadd_ps(_mm512_cvtepi32_ps(others), w, _mm512_loadu_ps(s->rest + r));
+        _mm512_mask_storeu_ps(s->mass + r, mine, mass);
+        _mm512_mask_storeu_ps(s->rest + r, mine, rest);
     }
     for (int place = 0, mr; place < end - begin; place += mr) {
         int left = (place < num_coarse ? num_coarse : end - begin) - place;
@@ -343,6 +349,7 @@ void attn_c8_avx512vnni(const struct attn_args *a)
     memset(s.tile_max, 0, sizeof(s.tile_max));
     memset(s.p_sum, 0, sizeof(s.p_sum));
     memset(s.large, 0, sizeof(s.large));
+    memset(s.rest, 0, sizeof(s.rest));
     int64_t end = attn_end(a, a->tokens - 1);
     for (int64_t t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {
         int from = 0, to = a->tokens; /* tokens that see any of the tile */

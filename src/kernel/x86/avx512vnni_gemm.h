@@ -17,30 +17,45 @@ ALWAYS_INLINE __m512i i8_broadcast(const uint8_t *triple, size_t ldx, int j)
     return v;
 }
 
-/* mr rows of x times a panel, to sum (mr, GEMM_NR). ahead: bytes from here to what is wanted next, or 0. */
-ALWAYS_INLINE void i8_dots(int mr, const uint8_t *x, size_t ldx, const int8_t *w, int k4, size_t ahead,
+/* Four channels of mr rows times 32 columns. */
+ALWAYS_INLINE void i8_step(int mr, __m512i (*acc)[2], const uint8_t **triple, size_t ldx, __m512i w0, __m512i w1)
+{
+#pragma GCC unroll 12
+    for (int r = 0; r < mr; r++) {
+        __m512i xv = i8_broadcast(triple[r / 3], ldx, r % 3);
+        DPBUSD(acc[r][0], xv, w0);
+        DPBUSD(acc[r][1], xv, w1);
+    }
+#pragma GCC unroll 4
+    for (int t = 0; t < (mr + 2) / 3; t++)
+        triple[t] += 4;
+}
+
+/* mr rows of x times a panel, to sum (mr, GEMM_NR). nibbles: two weights in a byte. ahead: bytes from here to what is
+ * wanted next, or 0. */
+ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w, int k4, size_t ahead,
                            int32_t (*sum)[GEMM_NR])
 {
-    __m512i acc[I8_MR][2];
+    __m512i acc[I8_MR][2], low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
     const uint8_t *triple[4] = {x, x + 3 * ldx, x + 6 * ldx, x + 9 * ldx};
 #pragma GCC unroll 12
     for (int r = 0; r < mr; r++)
         acc[r][0] = acc[r][1] = _mm512_setzero_si512();
-    for (int i = 0; i < k4; i += 4, w += 4 * GEMM_NR) {
+    for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
         __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
         if (ahead) {
             _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
             _mm_prefetch((const char *)w + ahead + 64, _MM_HINT_T0);
         }
-#pragma GCC unroll 12
-        for (int r = 0; r < mr; r++) {
-            __m512i xv = i8_broadcast(triple[r / 3], ldx, r % 3);
-            DPBUSD(acc[r][0], xv, w0);
-            DPBUSD(acc[r][1], xv, w1);
+        if (!nibbles) {
+            i8_step(mr, acc, triple, ldx, w0, w1);
+            continue;
         }
-#pragma GCC unroll 4
-        for (int t = 0; t < (mr + 2) / 3; t++)
-            triple[t] += 4;
+        i8_step(mr, acc, triple, ldx, _mm512_sub_epi8(_mm512_and_si512(w0, low), eight),
+                _mm512_sub_epi8(_mm512_and_si512(w1, low), eight));
+        w0 = _mm512_and_si512(_mm512_srli_epi16(w0, 4), low);
+        w1 = _mm512_and_si512(_mm512_srli_epi16(w1, 4), low);
+        i8_step(mr, acc, triple, ldx, _mm512_sub_epi8(w0, eight), _mm512_sub_epi8(w1, eight));
     }
 #pragma GCC unroll 12
     for (int r = 0; r < mr; r++) {
@@ -94,9 +109,17 @@ static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int 
                                                        size_t ahead, int32_t(*sum)[GEMM_NR])                           \
     {                                                                                                                  \
         if (ahead)                                                                                                     \
-            i8_dots(mr, x, ldx, w, k4, ahead, sum);                                                                    \
+            i8_dots(mr, false, x, ldx, w, k4, ahead, sum);                                                             \
         else                                                                                                           \
-            i8_dots(mr, x, ldx, w, k4, 0, sum);                                                                        \
+            i8_dots(mr, false, x, ldx, w, k4, 0, sum);                                                                 \
+    }                                                                                                                  \
+    static __attribute__((noinline)) void i4_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
+                                                       size_t ahead, int32_t(*sum)[GEMM_NR])                           \
+    {                                                                                                                  \
+        if (ahead)                                                                                                     \
+            i8_dots(mr, true, x, ldx, w, k4, ahead, sum);                                                              \
+        else                                                                                                           \
+            i8_dots(mr, true, x, ldx, w, k4, 0, sum);                                                                  \
     }
 I8_ROWS(1)
 I8_ROWS(2)
@@ -113,23 +136,36 @@ I8_ROWS(12)
 typedef void i8_rows_fn(const uint8_t *, size_t, const int8_t *, int, size_t, int32_t (*)[GEMM_NR]);
 static i8_rows_fn *const i8_rows[] = {NULL,      i8_rows_1, i8_rows_2, i8_rows_3,  i8_rows_4,  i8_rows_5, i8_rows_6,
                                       i8_rows_7, i8_rows_8, i8_rows_9, i8_rows_10, i8_rows_11, i8_rows_12};
+static i8_rows_fn *const i4_rows[] = {NULL,      i4_rows_1, i4_rows_2, i4_rows_3,  i4_rows_4,  i4_rows_5, i4_rows_6,
+                                      i4_rows_7, i4_rows_8, i4_rows_9, i4_rows_10, i4_rows_11, i4_rows_12};
 
 #define I8_ROW_BLOCK 252 /* rows of x that stay in L2 while the panels go by */
 
-void gemm_i8_avx512vnni(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, size_t panel_bytes, int panel_begin,
+                      int panel_end)
 {
     int32_t sum[I8_MR][GEMM_NR];
-    size_t panel_bytes = (size_t)a->k4 * GEMM_NR;
     for (int r0 = 0; r0 < a->rows; r0 += I8_ROW_BLOCK) {
         int r1 = r0 + I8_ROW_BLOCK < a->rows ? r0 + I8_ROW_BLOCK : a->rows;
         for (int p = panel_begin; p < panel_end; p++) {
             const int8_t *w = a->w + (size_t)p * panel_bytes;
             for (int r = r0, rows; r < r1; r += rows) {
-                rows = r1 - r < I8_MR ? r1 - r : I8_MR;
+                int passes = (r1 - r + I8_MR - 1) / I8_MR;
+                rows = (r1 - r + passes - 1) / passes;           /* 16 as 8 and 8, not as 12 and 4 */
                 bool last = r + rows == r1 && p + 1 < panel_end; /* the next panel comes while this one is used */
-                i8_rows[rows](a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, last ? panel_bytes : 0, sum);
+                rows_of[rows](a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, last ? panel_bytes : 0, sum);
                 i8_store(a, sum, r, rows, p);
             }
         }
     }
+}
+
+void gemm_i8_avx512vnni(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    i8_panels(a, i8_rows, (size_t)a->k4 * GEMM_NR, panel_begin, panel_end);
+}
+
+void gemm_w4a8_avx512vnni(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    i8_panels(a, i4_rows, (size_t)a->k4 * GEMM_NR / 2, panel_begin, panel_end);
 }
