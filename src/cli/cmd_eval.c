@@ -9,15 +9,14 @@
 #include "cli/input.h"
 #include "cli/model_path.h"
 #include "cli/options.h"
+#include "cli/output.h"
 #include "quantize/eval_text.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -283,31 +282,6 @@ static void write_json(FILE *f, const struct eval_flags *flags, const char *mode
     fputs("]}\n", f);
 }
 
-/* Opens the file for --json before any work, so that a bad path costs no time; what it held stays until there is
- * something to write. */
-static int json_open(const char *path, FILE **ret, bool *ret_created, struct octavo_error *err)
-{
-    if (!strcmp(path, "-")) {
-        *ret = stdout;
-        return 0;
-    }
-    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    *ret_created = fd >= 0;
-    if (fd < 0 && errno == EEXIST)
-        fd = open(path, O_WRONLY | O_CLOEXEC);
-    *ret = fd < 0 ? NULL : fdopen(fd, "w");
-    if (!*ret)
-        return error_set(err, OCTAVO_EIO, "cannot write --json %s: %s", path, strerror(errno));
-    return 0;
-}
-
-static int json_finish(FILE *f, const char *path, struct octavo_error *err)
-{
-    if (fflush(f) || ferror(f))
-        return error_set(err, OCTAVO_EIO, "cannot write --json %s: %s", path, strerror(errno));
-    return 0;
-}
-
 /* ---- the command ---- */
 
 static int text_open(const struct eval_flags *flags, const char *model, struct eval_text *ret, struct octavo_error *err)
@@ -360,12 +334,10 @@ static int evaluate(const struct eval_flags *flags, struct octavo_error *err)
     struct eval *eval = NULL;
     struct eval_result res = {0};
     struct eval_progress progress = {.last_percent = -1};
-    FILE *json = NULL;
-    bool created = false;
+    struct output json = {0};
     int r;
     if ((r = flags_check(flags, err)) < 0 || (r = model_path_find(flags->model, &model, err)) < 0 ||
-        (r = text_open(flags, model, &text, err)) < 0 ||
-        (flags->json && (r = json_open(flags->json, &json, &created, err)) < 0))
+        (r = text_open(flags, model, &text, err)) < 0 || (r = output_open(&json, "--json", flags->json, err)) < 0)
         goto out;
     const struct eval_options opts = {
         .model = {model, flags->kv_cache_dtype, flags->quantization},
@@ -385,26 +357,20 @@ static int evaluate(const struct eval_flags *flags, struct octavo_error *err)
     if ((r = eval_run(eval, text.documents, text.num_documents, &res, err)) < 0)
         goto out;
     double seconds = seconds_since(&progress.start);
-    if (json) {
-        struct stat st;
-        if (json != stdout && fstat(fileno(json), &st) == 0 && S_ISREG(st.st_mode) && ftruncate(fileno(json), 0) < 0)
-            r = error_set(err, OCTAVO_EIO, "cannot write --json %s: %s", flags->json, strerror(errno));
-        if (r == 0) {
-            write_json(json, flags, model, eval, &res, &text);
-            r = json_finish(json, flags->json, err);
-        }
+    if (json.path) {
+        FILE *f = output_begin(&json, err);
+        if (f)
+            write_json(f, flags, model, eval, &res, &text);
+        r = f ? output_finish(&json, err) : OCTAVO_EIO;
     }
-    if (r == 0 && json != stdout) {
+    if (r == 0 && json.f != stdout) {
         print_summary(stdout, flags, model, eval, &res, text.num_documents, seconds);
         if (fflush(stdout) || ferror(stdout))
             r = error_set(err, OCTAVO_EIO, "cannot write to standard output: %s", strerror(errno));
     }
 out:
     load_progress_end(&progress.load);
-    if (json && json != stdout)
-        fclose(json);
-    if (r < 0 && created)
-        unlink(flags->json);
+    output_close(&json, r < 0);
     eval_result_release(&res);
     eval_close(eval);
     eval_text_release(&text);

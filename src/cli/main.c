@@ -1,4 +1,5 @@
 /* octavo: finds the subcommand and hands over. Main thread. */
+#include "cli/cmd_bench.h"
 #include "cli/cmd_chat.h"
 #include "cli/cmd_eval.h"
 #include "cli/cmd_generate.h"
@@ -25,6 +26,7 @@ static const struct command {
     {"generate", cmd_generate, "continue a text, or answer one message"},
     {"chat", cmd_chat, "talk with a model at the terminal"},
     {"eval", cmd_eval, "measure a model's perplexity on a text, and how far it is from another"},
+    {"bench", cmd_bench, "measure speed: latency, throughput, and a sweep over context depths"},
     {"quantize", cmd_quantize, "make a W8A8C8 checkpoint from a float one"},
     {"inspect", cmd_inspect, "check a checkpoint as serving would, and show what is in it"},
     {"tokenize", cmd_tokenize, "show how a text is cut into tokens"},
