@@ -3,6 +3,7 @@
 
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "base/topology.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -30,7 +31,7 @@ struct pool {
 
 struct start {
     struct pool *pool;
-    int worker;
+    int worker, num_workers; /* as asked for: pool->num_workers still grows */
 };
 
 static void wait_change(struct pool *pool, _Atomic uint32_t *word, uint32_t old)
@@ -70,6 +71,7 @@ static void *worker_main(void *arg)
 {
     struct start s = *(struct start *)arg;
     free(arg);
+    topology_bind_worker(s.worker, s.num_workers);
     for (uint32_t epoch = 0;; epoch++) {
         wait_change(s.pool, &s.pool->epoch, epoch);
         if (s.pool->quit)
@@ -93,7 +95,7 @@ struct pool *pool_new(int num_workers)
     bool ok = true;
     for (int i = 1; i < num_workers && ok; i++) {
         struct start *s = mem_alloc(sizeof(*s));
-        *s = (struct start){pool, i};
+        *s = (struct start){pool, i, num_workers};
         ok = pthread_create(&pool->threads[i - 1], NULL, worker_main, s) == 0;
         if (ok)
             pool->num_workers++;

@@ -5,6 +5,7 @@
 #include "base/cpu.h"
 #include "base/file.h"
 #include "base/mem.h"
+#include "base/topology.h"
 #include "cli/engine_options.h"
 #include "cli/model_path.h"
 #include "quantize/quantize.h"
@@ -230,7 +231,7 @@ static int run(const struct quantize_flags *flags, struct octavo_error *err)
         .overwrite = flags->overwrite,
         .calib_tokens = flags->calib_tokens,
         .window = (int)flags->window,
-        .threads = flags->threads ? (int)flags->threads : cpu_num_usable(),
+        .threads = flags->threads ? (int)flags->threads : topology_num_cores(),
         .progress = bar_update,
         .progress_arg = &bar,
         .stop = &stop,

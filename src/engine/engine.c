@@ -5,6 +5,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/topology.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -332,6 +333,7 @@ static void publish_gauges(struct octavo_engine *e)
 void *engine_main(void *arg)
 {
     struct octavo_engine *e = arg;
+    topology_bind_worker(0, e->info.num_threads);
     for (;;) {
         bool busy = e->sched.running.count || e->sched.waiting.count;
         pthread_mutex_lock(&e->lock);

@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/topology.h"
 #include "model/choose.h"
 
 #include <signal.h>
@@ -49,7 +50,7 @@ static int limits_init(struct octavo_engine *e, const struct octavo_engine_optio
     if ((r = option("max-num-seqs", o->max_num_seqs, 128, 1, 65536, err, &seqs)) < 0 ||
         (r = option("max-num-batched-tokens", o->max_num_batched_tokens, 2048, 1, 1 << 20, err, &tokens)) < 0 ||
         (r = option("block-size", o->block_size, 32, ATTN_TILE, 4096, err, &block)) < 0 ||
-        (r = option("threads", o->num_threads, cpu_num_usable(), 1, 1024, err, &threads)) < 0 ||
+        (r = option("threads", o->num_threads, topology_num_cores(), 1, 1024, err, &threads)) < 0 ||
         (r = option("max-model-len", o->max_model_len, c->max_model_len, 1, INT32_MAX, err, &len)) < 0)
         return r;
     if (block % ATTN_TILE)

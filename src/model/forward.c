@@ -394,8 +394,8 @@ static void attention(const struct part *w, int layer_idx)
     const struct model_layer *layer = &p->m->layers[layer_idx];
     int kv_heads = p->m->config.num_key_value_heads, tasks = ws->num_chunks * kv_heads, task;
     tap_rows(w, layer_idx, TAP_QKV, ws->qkv, ld_qkv(&p->m->config));
-    /* Tasks differ in length, so they are handed out one by one: head by head, because the chunks of a request share what
-     * a head has in the caches, and the late (long) positions first. */
+    /* Tasks differ in length, so they are handed out one by one: head by head, because the chunks of a request share
+     * what a head has in the caches, and the late (long) positions first. */
     while ((task = atomic_fetch_add_explicit(&ws->next[layer_idx], 1, memory_order_relaxed)) < tasks)
         attend(p, layer, layer_idx, &ws->chunks[ws->num_chunks - 1 - task % ws->num_chunks], task / ws->num_chunks);
     barrier(w, PROFILE_ATTENTION);

@@ -2,6 +2,7 @@
 #include "model/kv_cache.h"
 
 #include "base/mem.h"
+#include "base/topology.h"
 
 #include <stdlib.h>
 
@@ -39,6 +40,7 @@ int kv_cache_init(struct kv_cache *kv, const enum dtype *dtypes, int num_layers,
             err, OCTAVO_ENOMEM,
             "cannot map %lld KV cache blocks of %zu bytes; lower --kv-cache-memory-bytes or --max-model-len",
             (long long)num_blocks, block_bytes);
+    topology_place_spread(kv->data, kv->data_bytes); /* any worker may attend to any head */
     kv->layers = mem_calloc((size_t)num_layers, sizeof(*kv->layers));
     uint8_t *at = kv->data;
     for (int i = 0; i < num_layers; i++) {

@@ -2,6 +2,7 @@
 #include "model/linear.h"
 
 #include "base/mem.h"
+#include "base/topology.h"
 #include "kernel/ref/convert.h"
 
 #include <math.h>
@@ -321,8 +322,25 @@ static bool part_load(struct linear *l, const struct checkpoint *ckpt, struct po
     return ok;
 }
 
+/* Each worker's panels near it, before they are touched. */
+static void linear_place(const struct linear *l, const struct linear_share *share, int num_workers)
+{
+    int panels = num_panels(l), total = share->total ? share->total : panels, grain = MAX(share->grain, 1);
+    size_t panel_bytes = l->weight_bytes / (size_t)panels;
+    for (int w = 0; w < num_workers; w++) {
+        int begin, end;
+        pool_slice(total, grain, w, num_workers, &begin, &end);
+        begin = MAX(begin - share->first, 0);
+        end = MIN(end - share->first, panels);
+        if (begin < end)
+            topology_place_near((uint8_t *)l->weight + (size_t)begin * panel_bytes, (size_t)(end - begin) * panel_bytes,
+                                w, num_workers);
+    }
+}
+
 /* The linear of a module, of two halves with swiglu, without weights yet. */
-static bool linear_prepare(struct linear *l, const struct linear_spec *s, bool quantize, bool swiglu)
+static bool linear_prepare(struct linear *l, const struct linear_spec *s, bool quantize, bool swiglu,
+                           const struct linear_share *share, int num_workers)
 {
     *l = (struct linear){
         .kind = spec_kind(s, quantize), .swiglu = swiglu, .n = s->n, .k = s->k, .dtype = s->weight->dtype};
@@ -335,6 +353,8 @@ static bool linear_prepare(struct linear *l, const struct linear_spec *s, bool q
     l->weight_bytes = swiglu ? num_columns(l) * (size_t)padded_k(l->k, l->nibbles) / (l->nibbles ? 2 : 1)
                              : packed_bytes(s, l->kind, l->nibbles);
     l->weight = mem_map(l->weight_bytes);
+    if (l->weight)
+        linear_place(l, share, num_workers);
     if (l->weight && l->nibbles)
         memset(l->weight, 0x88, l->weight_bytes); /* columns that are not there */
     if (l->weight && l->kind == LINEAR_INT8)
@@ -343,11 +363,12 @@ static bool linear_prepare(struct linear *l, const struct linear_spec *s, bool q
 }
 
 int linear_load(struct linear *l, const struct checkpoint *ckpt, struct pool *pool, const char *module, bool quantize,
-                const uint8_t *data_pinned, struct octavo_error *err)
+                const uint8_t *data_pinned, const struct linear_share *share, struct octavo_error *err)
 {
     struct linear_spec s;
     checkpoint_linear(ckpt, module, &s);
-    bool ok = linear_prepare(l, &s, quantize, false) && part_load(l, ckpt, pool, &s, 0, data_pinned);
+    bool ok = linear_prepare(l, &s, quantize, false, share, pool_num_workers(pool)) &&
+              part_load(l, ckpt, pool, &s, 0, data_pinned);
     return ok ? 0 : error_set(err, OCTAVO_ENOMEM, "no memory for %s (%zu bytes)", module, l->weight_bytes);
 }
 
@@ -365,7 +386,8 @@ int linear_load_swiglu(struct linear *l, const struct checkpoint *ckpt, struct p
                            s[0].has_zero != s[1].has_zero || s[0].input_offset != s[1].input_offset ||
                            (s[0].activation == ACTIVATION_INT8_STATIC && s[0].input_scale != s[1].input_scale)))
         return 1;
-    bool ok = linear_prepare(l, &s[0], quantize, true);
+    const struct linear_share alone = {0};
+    bool ok = linear_prepare(l, &s[0], quantize, true, &alone, pool_num_workers(pool));
     for (int part = 0; part < 2 && ok; part++)
         ok = part_load(l, ckpt, pool, &s[part], part, NULL);
     return ok ? 0 : error_set(err, OCTAVO_ENOMEM, "no memory for %s and %s (%zu bytes)", gate, up, l->weight_bytes);

@@ -33,10 +33,18 @@ struct linear {
     float *scale, *zero;
 };
 
+/* Where a linear stands in the set that is computed together, in panels: which worker reads what is a matter of the
+ * whole set. Zero: it is alone. */
+struct linear_share {
+    int first, total; /* its first panel in the set; panels of the set */
+    int grain;        /* panels that go to one worker together */
+};
+
 /* Packs a module ("model.layers.0.mlp.up_proj"), on all workers. quantize: a float weight becomes INT8 with dynamic
- * activations, per-channel absmax / 127. data_pinned: the bytes of a float weight that is pinned already, or NULL. */
+ * activations, per-channel absmax / 127. data_pinned: the bytes of a float weight that is pinned already, or NULL.
+ * share: so that weights lie near the worker that reads them, on machines with several NUMA nodes. */
 int linear_load(struct linear *l, const struct checkpoint *ckpt, struct pool *pool, const char *module, bool quantize,
-                const uint8_t *data_pinned, struct octavo_error *err);
+                const uint8_t *data_pinned, const struct linear_share *share, struct octavo_error *err);
 /* The same for two modules of one shape that read the same input, as one linear with swiglu set. Returns 1, and does
  * nothing, when they differ in kind or input: then each is loaded alone, and silu_mul follows them. */
 int linear_load_swiglu(struct linear *l, const struct checkpoint *ckpt, struct pool *pool, const char *gate,

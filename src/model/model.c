@@ -75,12 +75,27 @@ static void loaded(struct loader *ld, const struct linear *l)
         ld->opts->progress(ld->opts->progress_arg, "packing weights", ld->done, ld->total);
 }
 
-static int part_load(struct loader *ld, const char *module, struct linear *l, struct octavo_error *err)
+/* q, k and v are computed together, head by head where a head is made of whole panels (forward.c). */
+static struct linear_share qkv_share(const struct model_config *c, int which)
+{
+    int d = c->head_dim,
+        widths[NUM_QKV] = {c->num_attention_heads * d, c->num_key_value_heads * d, c->num_key_value_heads * d};
+    struct linear_share share = {.grain = d % GEMM_NR ? 1 : d / GEMM_NR};
+    for (int i = 0; i < NUM_QKV; i++) {
+        int panels = (widths[i] + GEMM_NR - 1) / GEMM_NR;
+        share.first += i < which ? panels : 0;
+        share.total += panels;
+    }
+    return share;
+}
+
+static int part_load(struct loader *ld, const char *module, struct linear *l, const struct linear_share *share,
+                     struct octavo_error *err)
 {
     struct linear_spec spec;
     checkpoint_linear(ld->ckpt, module, &spec);
     const uint8_t *pinned = spec.weight == ld->model->embed ? ld->model->embed_data : NULL; /* tied */
-    int r = linear_load(l, ld->ckpt, ld->model->pool, module, ld->opts->quantize_w8a8, pinned, err);
+    int r = linear_load(l, ld->ckpt, ld->model->pool, module, ld->opts->quantize_w8a8, pinned, share, err);
     loaded(ld, l);
     return r;
 }
@@ -150,7 +165,10 @@ static int layer_load(struct loader *ld, int i, struct octavo_error *err)
         if (layer->swiglu.weight && (linears[j] == &layer->gate_up[GATE] || linears[j] == &layer->gate_up[UP]))
             continue;
         layer_name(name, ld->first + i, layer_linears[j]);
-        r = part_load(ld, name, linears[j], err);
+        struct linear_share share = {0};
+        if (j < NUM_QKV)
+            share = qkv_share(&ld->model->config, (int)j);
+        r = part_load(ld, name, linears[j], &share, err);
     }
     linear_share_inputs(layer->qkv, NUM_QKV);
     linear_share_inputs(layer->gate_up, NUM_GATE_UP);
@@ -205,7 +223,7 @@ int model_load(const struct checkpoint *ckpt, struct pool *pool, const struct mo
     if (r == 0 && last)
         r = norm_load(&ld, "model.norm", &m->norm, err);
     if (r == 0 && whole)
-        r = part_load(&ld, "lm_head", &m->lm_head, err);
+        r = part_load(&ld, "lm_head", &m->lm_head, &(struct linear_share){0}, err);
     if (r < 0) {
         model_free(m);
         return r;

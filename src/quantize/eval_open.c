@@ -4,6 +4,7 @@
 
 #include "base/cpu.h"
 #include "base/mem.h"
+#include "base/topology.h"
 #include "model/choose.h"
 
 #include <limits.h>
@@ -154,7 +155,7 @@ static int options_check(struct eval *e, const struct eval_options *o, int *ret_
 {
     e->window = o->window;
     e->stride = o->stride ? o->stride : o->window;
-    *ret_threads = o->num_threads ? o->num_threads : cpu_num_usable();
+    *ret_threads = o->num_threads ? o->num_threads : topology_num_cores();
     int r;
     if ((r = range_check("window", e->window, 2, EVAL_MAX_WINDOW, err)) < 0 ||
         (r = range_check("stride", e->stride, 1, e->window, err)) < 0 ||

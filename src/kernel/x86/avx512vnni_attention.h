@@ -313,6 +313,11 @@ static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
     }
     c8_join(s, begin, end);
     int num_coarse = end - begin - __builtin_popcountll(s->fine), coarse = 0, fine = num_coarse;
+    if (s->fine && end - begin <= C8_MR) { /* so few that two groups would cost more than a plane of zeros */
+        num_coarse = 0;
+        fine = __builtin_popcountll(~s->fine & (((1ull << (end - begin)) - 1) << begin));
+        memset(s->p_lo, 0, (size_t)fine * ATTN_TILE);
+    }
     for (int r = begin; r < end; r++)
         c8_probabilities(s, r, s->fine >> r & 1 ? fine++ : coarse++, seen[r]);
     for (int r = begin / 16 * 16; r < end; r += 16) {
