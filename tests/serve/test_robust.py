@@ -14,7 +14,7 @@ import unittest
 
 from harness import OCTAVO, PATIENCE, STORYTELLER, Server, dummy, read_until
 
-LONG = [i % 500 for i in range(3000)]  # several seconds of prefill for the slow model
+LONG = [i % 500 for i in range(12000)]  # seconds of prefill for the slow model
 
 
 def reset(sock):
