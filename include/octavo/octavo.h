@@ -49,7 +49,8 @@ struct octavo_engine_options {
                                       "ascend", "compressed-tensors": what the checkpoint must be */
     const char *kv_cache_dtype;    /* "auto" (INT8 where there are C8 scales, else the checkpoint's), "bfloat16",
                                       "float16",    "float32", "int8" */
-    const char *isa;               /* "auto", or a tier to stay at: "ref", "avx2", "avx512", "avx512vnni" */
+    const char *isa;               /* "auto" (OCTAVO_ISA in the environment, else the best), or a tier to stay
+                                      at: "ref", "avx2", "avx512", "avx512vnni" */
     uint64_t seed;                 /* of dummy weights; a request without a seed draws its own */
     int64_t max_model_len;         /* tokens of one request, prompt and output; 0: what the checkpoint allows */
     int max_num_seqs;              /* requests that run at once; 0: 128 */

@@ -266,6 +266,18 @@ static int wait_all(struct bench_run *run, const struct bench_load *load, struct
     return 0;
 }
 
+/* Requests of the run before that were stopped may be in a step still. */
+static void wait_idle(struct octavo_engine *engine)
+{
+    struct octavo_engine_stats stats;
+    for (;;) {
+        octavo_engine_get_stats(engine, &stats);
+        if (!stats.num_requests_running && !stats.num_requests_waiting)
+            return;
+        nanosleep(&(struct timespec){.tv_nsec = POLL_NS / 10}, NULL);
+    }
+}
+
 int bench_run(struct bench_run *run, const struct bench *b, const struct bench_load *load, struct octavo_error *err)
 {
     size_t n = (size_t)load->num_requests;
@@ -278,6 +290,7 @@ int bench_run(struct bench_run *run, const struct bench *b, const struct bench_l
         r = error_set(err, OCTAVO_ENOMEM, "no memory to follow %zu requests", n);
         goto out;
     }
+    wait_idle(b->engine);
     run->start = bench_now();
     for (int64_t i = 0; i < load->num_requests; i++) {
         if ((r = submit(run, b, load, i, prompt, err)) < 0)

@@ -2,6 +2,7 @@
 #include "cli/bench_cost.h"
 
 #include "base/mem.h"
+#include "model/linear.h"
 
 #include <stdio.h>
 
@@ -14,9 +15,8 @@ static void add_linear(struct linear_cost *sum, const struct checkpoint *ckpt, c
     struct linear_spec s;
     checkpoint_linear(ckpt, module, &s);
     double macs = (double)s.n * (double)s.k;
-    bool one_byte = s.quantised || quantize; /* 4 bits are unpacked */
     sum->macs += macs;
-    sum->bytes += macs * (one_byte ? 1 : dtype_bits(s.weight->dtype) / 8);
+    sum->bytes += (double)linear_bytes(ckpt, module, quantize);
     if (s.quantised ? s.activation != ACTIVATION_FLOAT : quantize)
         sum->integer_macs += macs;
 }

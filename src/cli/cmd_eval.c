@@ -74,7 +74,8 @@ static const struct option_spec specs[] = {
     {"batch", OPTION_INT, AT(batch), .metavar = "N", .lo = 0, .hi = EVAL_MAX_BATCH, .zero_word = "auto",
      .help = "Windows computed together; the numbers do not depend on it. Default: as many as make 2,048 tokens."},
     {"isa", OPTION_CHOICE, AT(isa), .choices = isa_tiers,
-     .help = "Highest instruction set to use; the numbers do not depend on it. Default: auto."},
+     .help = "Highest instruction set to use; the numbers do not depend on it. Default: the environment's OCTAVO_ISA, "
+             "or the best there is."},
 };
 
 static const char intro[] =

@@ -55,7 +55,8 @@ static const struct option_spec specs[] = {
     {"threads", OPTION_INT, AT(threads), .group = "Engine", .metavar = "N", .lo = 0, .hi = 4096, .zero_word = "auto",
      .help = "Compute threads. Default: one for each usable core."},
     {"isa", OPTION_CHOICE, AT(isa), .choices = isa_tiers,
-     .help = "Highest instruction set to use; results are the same on each. Default: auto."},
+     .help = "Highest instruction set to use; results are the same on each. Default: the environment's OCTAVO_ISA, "
+             "or the best there is."},
     {"max-num-seqs", OPTION_INT, AT(max_num_seqs), .metavar = "N", .lo = 1, .hi = 65536,
      .help = "Requests that run at once; more wait. Default: 128."},
     {"max-num-batched-tokens", OPTION_INT, AT(max_num_batched_tokens), .metavar = "N", .lo = 1, .hi = 1 << 20,

@@ -60,11 +60,16 @@ const char *model_kv_dtypes_name(const enum dtype *dtypes, int n)
 
 int model_choose_isa(const char *name, enum cpu_isa *ret, struct octavo_error *err)
 {
+    const char *env = getenv("OCTAVO_ISA"), *from = "--isa";
+    if (!strcmp(name, "auto") && env && *env) {
+        name = env;
+        from = "OCTAVO_ISA";
+    }
     if (cpu_isa_parse(name, ret) < 0)
-        return error_set_param(err, OCTAVO_EINVAL, "isa",
-                               "--isa must be auto, ref, avx2, avx512 or avx512vnni, not '%s'", name);
+        return error_set_param(err, OCTAVO_EINVAL, "isa", "%s must be auto, ref, avx2, avx512 or avx512vnni, not '%s'",
+                               from, name);
     if (*ret > cpu_isa_best())
-        return error_set_param(err, OCTAVO_EINVAL, "isa", "--isa %s: this CPU goes up to %s", name,
+        return error_set_param(err, OCTAVO_EINVAL, "isa", "%s %s: this CPU goes up to %s", from, name,
                                cpu_isa_name(cpu_isa_best()));
     return 0;
 }

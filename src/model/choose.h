@@ -16,6 +16,7 @@ const char *model_kv_dtypes_name(const enum dtype *dtypes, int n);
  * "none". */
 int model_choose_quantization(const struct checkpoint *ckpt, const char *flag, const char *name, bool *ret_w8a8,
                               struct octavo_error *err);
+/* auto: what the environment's OCTAVO_ISA says, else the best that the CPU has. */
 int model_choose_isa(const char *name, enum cpu_isa *ret, struct octavo_error *err);
 
 #endif

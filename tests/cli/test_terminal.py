@@ -11,9 +11,9 @@ OCTAVO = os.environ["OCTAVO"]
 LONG = ["generate", "-p", "Once upon a time", "--max-tokens", "1500", "--ignore-eos"]
 
 
-def run(*args, stdout=subprocess.PIPE):
+def run(*args, stdout=subprocess.PIPE, env=None):
     return subprocess.run([OCTAVO, *args], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True,
-                          timeout=120)
+                          timeout=120, env={**os.environ, **(env or {})})
 
 
 class Greedy(unittest.TestCase):
@@ -58,6 +58,19 @@ class Flags(unittest.TestCase):
             r = run(command, "--skip-tokenizer-init")
             self.assertEqual(r.returncode, 1)
             self.assertIn("leave --skip-tokenizer-init out", r.stderr)
+
+    def test_isa_from_the_environment(self):
+        args = ["bench", "latency", "--num-iters", "1", "--num-iters-warmup", "0", "--output-len", "1", "--output-json",
+                "-"]
+        for flag, env, tier in [([], "ref", "ref"), (["--isa", "ref"], "nonsense", "ref"), ([], "", None)]:
+            r = run(*args, *flag, env={"OCTAVO_ISA": env})
+            self.assertEqual(r.returncode, 0, r.stderr)
+            if tier:
+                self.assertEqual(json.loads(r.stdout)["isa"], tier)
+        r = run(*args, env={"OCTAVO_ISA": "avx1"})
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("OCTAVO_ISA must be auto, ref, ", r.stderr)
+        self.assertIn("not 'avx1'", r.stderr)
 
     def test_small_cache_is_found_before_loading(self):
         r = run("serve", "--port", "0", "--kv-cache-memory-bytes", "1", "--max-model-len", "100")
