@@ -2,6 +2,7 @@
  * divergence, agreement, perplexity ratio. Flags, progress, and the two forms of the answer. Main thread. */
 #include "cli/cmd_eval.h"
 
+#include "base/cpu.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -30,7 +31,6 @@ struct eval_flags {
 
 static const char *const kv_dtypes[] = {"auto", "bfloat16", "float16", "float32", "int8", NULL};
 static const char *const quantizations[] = {"none", "w8a8", NULL};
-static const char *const isa_tiers[] = {"auto", "ref", "avx2", "avx512", "avx512vnni", NULL};
 static const char *const log_levels[] = {"debug", "info", "warning", "error", "off", NULL};
 
 static const struct option_spec specs[] = {
@@ -73,7 +73,7 @@ static const struct option_spec specs[] = {
      .help = "Compute threads; the numbers do not depend on it. Default: one for each usable core."},
     {"batch", OPTION_INT, AT(batch), .metavar = "N", .lo = 0, .hi = EVAL_MAX_BATCH, .zero_word = "auto",
      .help = "Windows computed together; the numbers do not depend on it. Default: as many as make 2,048 tokens."},
-    {"isa", OPTION_CHOICE, AT(isa), .choices = isa_tiers,
+    {"isa", OPTION_CHOICE, AT(isa), .choices = cpu_isa_choices,
      .help = "Highest instruction set to use; the numbers do not depend on it. Default: the environment's OCTAVO_ISA, "
              "or the best there is."},
 };

@@ -29,7 +29,6 @@ static const char *const weight_kinds[] = {"w8a8", "w8a16", "w4a8", "float", NUL
 static const char *const kv_kinds[] = {"c8", "bf16", NULL};
 static const char *const head_kinds[] = {"float", "w8a8", NULL};
 static const char *const smooth_kinds[] = {"auto", "none", NULL};
-static const char *const isa_tiers[] = {"auto", "ref", "avx2", "avx512", "avx512vnni", NULL};
 
 static const struct option_spec specs[] = {
     {"model", OPTION_STRING, AT(model), .group = "Folders", .metavar = "DIR",
@@ -59,7 +58,8 @@ static const struct option_spec specs[] = {
      .help = "Tokens of one sequence. Default: 512."},
     {"threads", OPTION_INT, AT(threads), .group = "Engine", .metavar = "N", .lo = 0, .hi = 4096, .zero_word = "auto",
      .help = "Compute threads. Default: one for each usable core."},
-    {"isa", OPTION_CHOICE, AT(isa), .choices = isa_tiers, .help = "Highest instruction set to use. Default: auto."},
+    {"isa", OPTION_CHOICE, AT(isa), .choices = cpu_isa_choices,
+     .help = "Highest instruction set to use. Default: auto."},
 };
 
 static const char intro[] =

@@ -1,6 +1,7 @@
 /* Model and engine flags: see engine_options.h. Main thread, except that progress is called where the engine loads. */
 #include "cli/engine_options.h"
 
+#include "base/cpu.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -24,7 +25,6 @@ void engine_flags_init(struct engine_flags *flags)
 static const char *const load_formats[] = {"auto", "safetensors", "dummy", NULL};
 static const char *const kv_dtypes[] = {"auto", "bfloat16", "float16", "float32", "int8", NULL};
 static const char *const quantizations[] = {"none", "w8a8", "ascend", "compressed-tensors", NULL};
-static const char *const isa_tiers[] = {"auto", "ref", "avx2", "avx512", "avx512vnni", NULL};
 static const char *const generation_configs[] = {"auto", "vllm", NULL};
 static const char *const log_levels[] = {"debug", "info", "warning", "error", "off", NULL};
 
@@ -54,7 +54,7 @@ static const struct option_spec specs[] = {
 
     {"threads", OPTION_INT, AT(threads), .group = "Engine", .metavar = "N", .lo = 0, .hi = 4096, .zero_word = "auto",
      .help = "Compute threads. Default: one for each usable core."},
-    {"isa", OPTION_CHOICE, AT(isa), .choices = isa_tiers,
+    {"isa", OPTION_CHOICE, AT(isa), .choices = cpu_isa_choices,
      .help = "Highest instruction set to use; results are the same on each. Default: the environment's OCTAVO_ISA, "
              "or the best there is."},
     {"max-num-seqs", OPTION_INT, AT(max_num_seqs), .metavar = "N", .lo = 1, .hi = 65536,

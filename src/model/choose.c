@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "kernel/ops.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -65,13 +66,16 @@ int model_choose_isa(const char *name, enum cpu_isa *ret, struct octavo_error *e
         name = env;
         from = "OCTAVO_ISA";
     }
-    if (cpu_isa_parse(name, ret) < 0)
-        return error_set_param(err, OCTAVO_EINVAL, "isa", "%s must be auto, ref, avx2, avx512 or avx512vnni, not '%s'",
-                               from, name);
-    if (*ret > cpu_isa_best())
-        return error_set_param(err, OCTAVO_EINVAL, "isa", "%s %s: this CPU goes up to %s", from, name,
-                               cpu_isa_name(cpu_isa_best()));
-    return 0;
+    bool known = cpu_isa_parse(name, ret) == 0;
+    if (known && cpu_isa_supported(*ret))
+        return 0;
+    char have[128] = "auto, ref";
+    for (int isa = CPU_ISA_REF + 1; isa < CPU_ISA_COUNT; isa++)
+        if (cpu_isa_supported((enum cpu_isa)isa)) {
+            size_t len = strlen(have);
+            snprintf(have + len, sizeof(have) - len, ", %s", cpu_isa_name((enum cpu_isa)isa));
+        }
+    return error_set_param(err, OCTAVO_EINVAL, "isa", "%s must be one of %s on this CPU, not '%s'", from, have, name);
 }
 
 int model_choose_quantization(const struct checkpoint *ckpt, const char *flag, const char *name, bool *ret_w8a8,
