@@ -10,39 +10,22 @@ static const struct kernel_ops ops_ref = {
 };
 #undef KERNEL
 
+static const struct kernel_ops *const tables[CPU_ISA_COUNT] = {
+    [CPU_ISA_REF] = &ops_ref,
 #if defined(__x86_64__)
-#define KERNEL(name, args) .name = name##_avx2,
-static const struct kernel_ops ops_avx2 = {
-    .isa = CPU_ISA_AVX2,
-#include "kernel/kernels.def"
-};
-#undef KERNEL
-#define KERNEL(name, args) .name = name##_avx512,
-static const struct kernel_ops ops_avx512 = {
-    .isa = CPU_ISA_AVX512,
-#include "kernel/kernels.def"
-};
-#undef KERNEL
-#define KERNEL(name, args) .name = name##_avx512vnni,
-static const struct kernel_ops ops_avx512vnni = {
-    .isa = CPU_ISA_AVX512VNNI,
-#include "kernel/kernels.def"
-};
-#undef KERNEL
+    [CPU_ISA_AVX2] = &kernel_ops_avx2,
+    [CPU_ISA_AVX512] = &kernel_ops_avx512,
+    [CPU_ISA_AVXVNNI] = &kernel_ops_avxvnni,
+    [CPU_ISA_AVX512VNNI] = &kernel_ops_avx512vnni,
+#elif defined(__aarch64__)
+    [CPU_ISA_DOTPROD] = &kernel_ops_dotprod,
+    [CPU_ISA_I8MM] = &kernel_ops_i8mm,
 #endif
+};
 
 const struct kernel_ops *kernel_ops_get(enum cpu_isa isa)
 {
-#if defined(__x86_64__)
-    if (isa >= CPU_ISA_AVX512VNNI)
-        return &ops_avx512vnni;
-    if (isa == CPU_ISA_AVX512)
-        return &ops_avx512;
-    if (isa == CPU_ISA_AVX2)
-        return &ops_avx2;
-#endif
-    (void)isa;
-    return &ops_ref;
+    return tables[isa] ? tables[isa] : &ops_ref;
 }
 
 void gemm_pack(void *dst, const void *src, int elem_bytes, int row_begin, int rows, int k)

@@ -116,18 +116,12 @@ struct kernel_ops {
 #define KERNEL(name, args) void name##_ref args;
 #include "kernel/kernels.def"
 #undef KERNEL
-#define KERNEL(name, args) void name##_avx2 args;
-#include "kernel/kernels.def"
-#undef KERNEL
-#define KERNEL(name, args) void name##_avx512 args;
-#include "kernel/kernels.def"
-#undef KERNEL
 
-#define KERNEL(name, args) void name##_avx512vnni args;
-#include "kernel/kernels.def"
-#undef KERNEL
+/* The tables of the other tiers, each in its own file: kernel/tier.h. */
+extern const struct kernel_ops kernel_ops_avx2, kernel_ops_avx512, kernel_ops_avxvnni, kernel_ops_avx512vnni,
+    kernel_ops_dotprod, kernel_ops_i8mm;
 
-/* The table of a tier; of the best one at or below it that this build has. */
+/* The table of a tier; ref's for a tier of another architecture. */
 const struct kernel_ops *kernel_ops_get(enum cpu_isa isa);
 
 /* Packs rows [row_begin, row_begin + rows) of a weight (n, k), row-major, elem_bytes each, into panels of GEMM_NR

@@ -72,16 +72,25 @@ const struct peak_ops peak_ref = {
 
 const struct peak_ops *peak_ops_get(enum cpu_isa isa)
 {
+    switch (isa) {
 #if defined(__x86_64__)
-    if (isa >= CPU_ISA_AVX512VNNI)
-        return &peak_avx512vnni;
-    if (isa == CPU_ISA_AVX512)
-        return &peak_avx512;
-    if (isa == CPU_ISA_AVX2)
+    case CPU_ISA_AVX2:
         return &peak_avx2;
+    case CPU_ISA_AVX512:
+        return &peak_avx512;
+    case CPU_ISA_AVXVNNI:
+        return &peak_avxvnni;
+    case CPU_ISA_AVX512VNNI:
+        return &peak_avx512vnni;
+#elif defined(__aarch64__)
+    case CPU_ISA_DOTPROD:
+        return &peak_dotprod;
+    case CPU_ISA_I8MM:
+        return &peak_i8mm;
 #endif
-    (void)isa;
-    return &peak_ref;
+    default:
+        return &peak_ref;
+    }
 }
 
 /* ---- measuring ---- */

@@ -38,7 +38,9 @@ struct peak_ops {
 #define PEAK_MAX_STREAMS 8
 
 extern const struct peak_ops peak_ref;
-extern const struct peak_ops peak_avx2, peak_avx512, peak_avx512vnni; /* where kernel_ops_get has them */
+/* Where kernel_ops_get has them. */
+extern const struct peak_ops peak_avx2, peak_avx512, peak_avxvnni, peak_avx512vnni, peak_avx512amx, peak_dotprod,
+    peak_i8mm;
 const struct peak_ops *peak_ops_get(enum cpu_isa isa);
 
 /* read, from a function that reads 256 bytes at p into a tier's accumulators. */

@@ -75,7 +75,7 @@ int model_choose_isa(const char *name, enum cpu_isa *ret, struct octavo_error *e
             size_t len = strlen(have);
             snprintf(have + len, sizeof(have) - len, ", %s", cpu_isa_name((enum cpu_isa)isa));
         }
-    return error_set_param(err, OCTAVO_EINVAL, "isa", "%s must be one of %s on this CPU, not '%s'", from, have, name);
+    return error_set_param(err, OCTAVO_EINVAL, "isa", "%s must be %s on this CPU, not '%s'", from, have, name);
 }
 
 int model_choose_quantization(const struct checkpoint *ckpt, const char *flag, const char *name, bool *ret_w8a8,

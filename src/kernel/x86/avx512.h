@@ -1,4 +1,4 @@
-/* AVX-512 vectors for kernel/x86/vector.h: what the two tiers that have them share. */
+/* AVX-512 vectors for kernel/simd/float.h: what the tiers that have them share. */
 #include <immintrin.h>
 #include <string.h>
 

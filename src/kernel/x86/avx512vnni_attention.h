@@ -337,7 +337,7 @@ static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
     }
 }
 
-void attn_c8_avx512vnni(const struct attn_args *a)
+void KFN(attn_c8)(const struct attn_args *a)
 {
     struct c8_rows s; /* large, but only what the call's rows and dimension need of it is touched */
     size_t d = (size_t)a->d;

@@ -160,12 +160,12 @@ static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, 
     }
 }
 
-void gemm_i8_avx512vnni(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
     i8_panels(a, i8_rows, (size_t)a->k4 * GEMM_NR, panel_begin, panel_end);
 }
 
-void gemm_w4a8_avx512vnni(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
     i8_panels(a, i4_rows, (size_t)a->k4 * GEMM_NR / 2, panel_begin, panel_end);
 }

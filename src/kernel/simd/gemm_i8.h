@@ -1,0 +1,124 @@
+/* INT8 GEMM of one tier over dot products of four: a tier defines
+ *     D       the bytes of VL columns by four; D_load(p), D_broadcast(p): four bytes, the same for every column
+ *     U, S    what dots take of unsigned and of signed bytes; U_of(D), S_of(D)
+ *     DOT(acc, u, s)   adds the sums over four of (u - DOT_LESS) * s to I acc
+ * and I8_MR, the rows that keep their accumulators in registers. Sums of a panel go to memory between blocks of k, so
+ * that a block of weights stays in L1 for all rows of a block. */
+#include "kernel/simd/math.h"
+
+#define I8_ROW_BLOCK 48 /* rows of x that stay in L2 while the panels go by */
+#define I8_K_BLOCK 512
+
+#ifndef I8_OWN_DOTS
+#define PV (GEMM_NR / VL) /* vectors of a panel */
+
+/* Adds mr rows of x times a panel to sum (mr, GEMM_NR). */
+ALWAYS_INLINE void i8_dots(int mr, const uint8_t *x, size_t ldx, const int8_t *w, int k4, int32_t (*sum)[GEMM_NR])
+{
+    I acc[I8_MR][PV];
+#pragma GCC unroll 8
+    for (int r = 0; r < mr; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < PV; v++)
+            acc[r][v] = I_load(sum[r] + v * VL);
+#pragma GCC unroll 1
+    for (int i = 0; i < k4; i += 4, w += 4 * GEMM_NR) {
+        U u[I8_MR];
+#pragma GCC unroll 8
+        for (int r = 0; r < mr; r++)
+            u[r] = U_of(D_broadcast(x + (size_t)r * ldx + i));
+#pragma GCC unroll 8
+        for (int v = 0; v < PV; v++) {
+            S s = S_of(D_load(w + v * VL * 4));
+#pragma GCC unroll 8
+            for (int r = 0; r < mr; r++)
+                DOT(acc[r][v], u[r], s);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < mr; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < PV; v++)
+            I_store(sum[r] + v * VL, acc[r][v]);
+}
+#endif
+
+/* VL columns of one row, in the order of struct gemm_i8_args. */
+ALWAYS_INLINE V i8_finish(const struct gemm_i8_args *a, const int32_t *sum, int r, int j)
+{
+    N acc = (N)I_load(sum) - (N)I_load(a->w_sum + j) * (128 - DOT_LESS); /* x is q + 128 */
+    if (a->col_add)
+        acc += (N)I_load(a->col_add + j);
+    if (a->row_zero)
+        acc -= (uint32_t)a->row_zero[r] * (N)I_load(a->col_sum + j);
+    if (a->col_zero)
+        acc -= (uint32_t)a->row_sum[r] * (N)I_load(a->col_zero + j);
+    V f = V_from_int((I)acc) * V_load(a->col_scale + j);
+    if (a->row_scale)
+        f = f * V_broadcast(a->row_scale[r]);
+    if (a->bias)
+        f = f + V_load(a->bias + j);
+    return f;
+}
+
+static void i8_store(const struct gemm_i8_args *a, const int32_t *sum, int r, int p)
+{
+    float f[GEMM_NR];
+    for (int j = 0; j < GEMM_NR; j += VL)
+        V_store(f + j, i8_finish(a, sum + j, r, p * GEMM_NR + j));
+    if (a->swiglu)
+        for (int j = 0; j < SWIGLU_NR; j += VL)
+            V_store(f + j, V_silu_mul(V_load(f + j), V_load(f + SWIGLU_NR + j)));
+    int nr = a->swiglu ? SWIGLU_NR : GEMM_NR, cols = a->n - p * nr < nr ? a->n - p * nr : nr;
+    memcpy(a->y + (size_t)r * a->ldy + (size_t)p * (size_t)nr, f, (size_t)cols * sizeof(float));
+}
+
+/* One function for each number of rows, so that a remainder costs what it is. */
+#define I8_ROWS(mr)                                                                                                    \
+    static __attribute__((noinline)) void i8_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
+                                                       int32_t(*sum)[GEMM_NR])                                         \
+    {                                                                                                                  \
+        i8_dots(mr, x, ldx, w, k4, sum);                                                                               \
+    }
+typedef void i8_rows_fn(const uint8_t *, size_t, const int8_t *, int, int32_t (*)[GEMM_NR]);
+I8_ROWS(1)
+I8_ROWS(2)
+#if I8_MR > 2
+I8_ROWS(3)
+#endif
+#if I8_MR > 3
+I8_ROWS(4)
+I8_ROWS(5)
+I8_ROWS(6)
+#endif
+static i8_rows_fn *const i8_rows[I8_MR + 1] = {
+    NULL,      i8_rows_1, i8_rows_2,
+#if I8_MR > 2
+    i8_rows_3,
+#endif
+#if I8_MR > 3
+    i8_rows_4, i8_rows_5, i8_rows_6,
+#endif
+};
+
+void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    _Alignas(64) int32_t sum[I8_ROW_BLOCK][GEMM_NR];
+    for (int r0 = 0; r0 < a->rows; r0 += I8_ROW_BLOCK) {
+        int block = a->rows - r0 < I8_ROW_BLOCK ? a->rows - r0 : I8_ROW_BLOCK;
+        const uint8_t *x = a->x + (size_t)r0 * a->ldx;
+        for (int p = panel_begin; p < panel_end; p++) {
+            memset(sum, 0, (size_t)block * sizeof(sum[0]));
+            for (int i = 0; i < a->k4; i += I8_K_BLOCK) {
+                int k4 = a->k4 - i < I8_K_BLOCK ? a->k4 - i : I8_K_BLOCK;
+                const int8_t *w = a->w + ((size_t)p * (size_t)a->k4 + (size_t)i) * GEMM_NR;
+                for (int r = 0, rows; r < block; r += rows) {
+                    rows = block - r < I8_MR ? block - r : I8_MR;
+                    i8_rows[rows](x + (size_t)r * a->ldx + i, a->ldx, w, k4, sum + r);
+                }
+            }
+            for (int r = 0; r < block; r++)
+                i8_store(a, sum[r], r0 + r, p);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+/* The functions of ref/math.h over vectors of VL floats, bit for bit. A tier defines V (floats), VL, V_load, V_store,
+ * V_broadcast, V_fma, V_max(a, b): a > b ? a : b, V_min(a, b): a < b ? a : b, and low_bytes; what is here needs nothing
+ * else of it but the compiler's vectors. Scalar tails are ref's own functions. */
+#ifndef OCTAVO_KERNEL_SIMD_MATH_H
+#define OCTAVO_KERNEL_SIMD_MATH_H
+
+#include "kernel/ref/math.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifndef ALWAYS_INLINE
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#endif
+
+#define LANES 16
+#define LV (LANES / VL) /* vectors of 16 lanes */
+
+typedef int32_t I __attribute__((vector_size(VL * 4)));
+typedef uint32_t N __attribute__((vector_size(VL * 4))); /* wraps */
+
+ALWAYS_INLINE I I_load(const void *p)
+{
+    I v;
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+ALWAYS_INLINE void I_store(void *p, I v)
+{
+    memcpy(p, &v, sizeof(v));
+}
+
+ALWAYS_INLINE I I_broadcast(int32_t i)
+{
+    return (I){0} + i;
+}
+
+ALWAYS_INLINE V V_from_int(I i)
+{
+    return __builtin_convertvector(i, V);
+}
+
+/* rint, for |x| < 2^22. */
+ALWAYS_INLINE I I_rint(V x)
+{
+    return (I)(x + V_broadcast(0x1.8p23f)) - 0x4b400000;
+}
+
+/* Where mask is all ones, a; where it is 0, b. */
+ALWAYS_INLINE V V_select(I mask, V a, V b)
+{
+    return (V)(((I)a & mask) | ((I)b & ~mask));
+}
+
+ALWAYS_INLINE I I_select(I mask, I a, I b)
+{
+    return (a & mask) | (b & ~mask);
+}
+
+ALWAYS_INLINE V V_abs(V x)
+{
+    return (V)((I)x & 0x7fffffff);
+}
+
+/* 2^n for -127 < n < 128. */
+ALWAYS_INLINE V V_power(I n)
+{
+    return (V)((N)(n + 127) << 23);
+}
+
+/* exp_f32: NaN goes through. */
+ALWAYS_INLINE V V_exp(V x)
+{
+    x = V_max(V_broadcast(-87.3f), x);
+    x = V_min(V_broadcast(88.7f), x);
+    V magic = V_broadcast(0x1.8p23f), t = V_fma(x, V_broadcast(0x1.715476p+0f), magic), n = t - magic;
+    V r = V_fma(n, V_broadcast(-0x1.62e4p-1f), x);
+    r = V_fma(n, V_broadcast(-0x1.7f7d1cp-20f), r);
+    V p = V_broadcast(0x1.a01a02p-13f);
+    p = V_fma(p, r, V_broadcast(0x1.6c16c2p-10f));
+    p = V_fma(p, r, V_broadcast(0x1.111112p-7f));
+    p = V_fma(p, r, V_broadcast(0x1.555556p-5f));
+    p = V_fma(p, r, V_broadcast(0x1.555556p-3f));
+    p = V_fma(p, r, V_broadcast(0.5f));
+    p = V_fma(p, r, V_broadcast(1.0f));
+    p = V_fma(p, r, V_broadcast(1.0f));
+    I whole = (I)t - 0x4b400000, half = whole >> 1;
+    return p * V_power(half) * V_power(whole - half);
+}
+
+/* exp2_f32. */
+ALWAYS_INLINE V V_exp2(V x)
+{
+    x = V_max(V_broadcast(-126.0f), x);
+    V magic = V_broadcast(0x1.8p23f), t = x + magic, r = x - (t - magic);
+    V p = V_broadcast(0x1.5bb9fep-10f);
+    p = V_fma(p, r, V_broadcast(0x1.3cea88p-7f));
+    p = V_fma(p, r, V_broadcast(0x1.c6b754p-5f));
+    p = V_fma(p, r, V_broadcast(0x1.ebf9bcp-3f));
+    p = V_fma(p, r, V_broadcast(0x1.62e42ap-1f));
+    p = V_fma(p, r, V_broadcast(1.0f));
+    return p * V_power((I)t - 0x4b400000);
+}
+
+ALWAYS_INLINE V V_silu_mul(V gate, V up)
+{
+    return gate / (V_broadcast(1.0f) + V_exp(-gate)) * up;
+}
+
+/* Division of many numbers by one, correctly rounded without a divider: avx512_math.h says why. */
+struct V_divisor {
+    V s, inv;
+    bool fast;
+};
+
+ALWAYS_INLINE struct V_divisor V_divisor_of(float s)
+{
+    return (struct V_divisor){V_broadcast(s), V_broadcast(1.0f / s), s > 0x1p-100f && s < 0x1p100f};
+}
+
+ALWAYS_INLINE V V_divide(const struct V_divisor *d, V x)
+{
+    if (!d->fast)
+        return x / d->s;
+    V q = x * d->inv;
+    q = V_fma(V_fma(-q, d->s, x), d->inv, q);
+    return V_fma(V_fma(-q, d->s, x), d->inv, q);
+}
+
+ALWAYS_INLINE int32_t I_max_across(I v)
+{
+    int32_t most = v[0];
+    for (int i = 1; i < VL; i++)
+        most = v[i] > most ? v[i] : most;
+    return most;
+}
+
+ALWAYS_INLINE int32_t I_sum_across(I v)
+{
+    int32_t sum = v[0];
+    for (int i = 1; i < VL; i++)
+        sum += v[i];
+    return sum;
+}
+
+#endif

@@ -1,0 +1,62 @@
+/* 256-bit vectors for kernel/simd: what AVX2 and AVX-VNNI share. */
+#include <immintrin.h>
+
+#define VL 8
+#define GEMM_MR 3
+typedef __m256 V;
+
+static inline V V_zero(void)
+{
+    return _mm256_setzero_ps();
+}
+static inline V V_broadcast(float f)
+{
+    return _mm256_set1_ps(f);
+}
+static inline V V_fma(V a, V b, V c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+static inline V V_mul(V a, V b)
+{
+    return _mm256_mul_ps(a, b);
+}
+static inline V V_max(V a, V b)
+{
+    return _mm256_max_ps(a, b);
+}
+static inline V V_min(V a, V b)
+{
+    return _mm256_min_ps(a, b);
+}
+static inline V V_load(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+static inline void V_store(float *p, V v)
+{
+    _mm256_storeu_ps(p, v);
+}
+static inline V V_load_f32(const uint8_t *p)
+{
+    return _mm256_loadu_ps((const float *)p);
+}
+static inline V V_load_bf16(const uint8_t *p)
+{
+    __m256i u = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(u, 16));
+}
+static inline V V_load_f16(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+}
+
+#include "kernel/simd/math.h"
+
+/* The low bytes of 16 lanes. */
+static inline void low_bytes(void *to, const I *v)
+{
+    __m256i a = (__m256i)(v[0] & 0xff), b = (__m256i)(v[1] & 0xff), words = _mm256_packus_epi32(a, b);
+    __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128(to, _mm_shuffle_epi32(bytes, 0xd8));
+}
