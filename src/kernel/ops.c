@@ -17,6 +17,7 @@ static const struct kernel_ops *const tables[CPU_ISA_COUNT] = {
     [CPU_ISA_AVX512] = &kernel_ops_avx512,
     [CPU_ISA_AVXVNNI] = &kernel_ops_avxvnni,
     [CPU_ISA_AVX512VNNI] = &kernel_ops_avx512vnni,
+    [CPU_ISA_AVX512AMX] = &kernel_ops_avx512amx,
 #elif defined(__aarch64__)
     [CPU_ISA_DOTPROD] = &kernel_ops_dotprod,
     [CPU_ISA_I8MM] = &kernel_ops_i8mm,

@@ -119,7 +119,7 @@ struct kernel_ops {
 
 /* The tables of the other tiers, each in its own file: kernel/tier.h. */
 extern const struct kernel_ops kernel_ops_avx2, kernel_ops_avx512, kernel_ops_avxvnni, kernel_ops_avx512vnni,
-    kernel_ops_dotprod, kernel_ops_i8mm;
+    kernel_ops_avx512amx, kernel_ops_dotprod, kernel_ops_i8mm;
 
 /* The table of a tier; ref's for a tier of another architecture. */
 const struct kernel_ops *kernel_ops_get(enum cpu_isa isa);

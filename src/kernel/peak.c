@@ -82,6 +82,8 @@ const struct peak_ops *peak_ops_get(enum cpu_isa isa)
         return &peak_avxvnni;
     case CPU_ISA_AVX512VNNI:
         return &peak_avx512vnni;
+    case CPU_ISA_AVX512AMX:
+        return &peak_avx512amx;
 #elif defined(__aarch64__)
     case CPU_ISA_DOTPROD:
         return &peak_dotprod;

@@ -360,7 +360,9 @@ static void gemm_w4a8_matches_ref(void **state)
             ref->gemm_i8(&a, 0, panels);
             a.y = got.p;
             a.w = w4.p;
-            for (int isa = CPU_ISA_REF; isa <= (int)cpu_isa_best(); isa++) {
+            for (int isa = CPU_ISA_REF; isa < CPU_ISA_COUNT; isa++) {
+                if (!cpu_isa_supported((enum cpu_isa)isa))
+                    continue;
                 memset(got.p, 0, got.bytes);
                 kernel_ops_get((enum cpu_isa)isa)->gemm_w4a8(&a, 0, panels);
                 same(&want, &got, "gemm_w4a8", cpu_isa_name((enum cpu_isa)isa));

@@ -12,13 +12,9 @@
 #include "kernel/ref/attention_c8.c"
 #undef F32_SAME
 
-#include "kernel/x86/avx512.h"
-#include "kernel/x86/avx512_rows.h"
-#include "kernel/simd/float.h"
+#include "kernel/x86/avx512vnni.h"
 
-/* Four products each, added to acc. Assembly, because gcc 12 copies an accumulator before it lets the intrinsic
- * overwrite it. */
-#define DPBUSD(acc, u8, s8) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8))
-
-#include "kernel/x86/avx512vnni_attention.h"
-#include "kernel/x86/avx512vnni_gemm.h"
+void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    i8_gemm(a, 0, panel_begin, panel_end);
+}

@@ -1,6 +1,6 @@
-/* C8 attention with vpdpbusd; part of avx512vnni.c. The tile of keys is the outer loop and the query rows of the call
- * the inner one, six at a time: each load of K and V serves them all. What is done once for a row and a tile runs on
- * sixteen rows at once. */
+/* C8 attention with vpdpbusd; part of the tiers that have it. The tile of keys is the outer loop and the query rows of
+ * the call the inner one, six at a time: each load of K and V serves them all. What is done once for a row and a tile
+ * runs on sixteen rows at once. */
 
 #define C8_MR 6
 #define C8_AHEAD ATTN_TILE /* keys from the tile at work to the one that is fetched */

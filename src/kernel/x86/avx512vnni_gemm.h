@@ -1,5 +1,5 @@
-/* INT8 GEMM with vpdpbusd; part of avx512vnni.c. A panel's sums go to a small tile in L1, and from there through the
- * epilogue: 1% of the time, and the inner loop keeps all registers. */
+/* INT8 GEMM with vpdpbusd; part of the tiers that have it. A panel's sums go to a small tile in L1, and from there
+ * through the epilogue: 1% of the time, and the inner loop keeps all registers. */
 
 #define I8_MR 12 /* rows at once: 24 accumulators, two weights and a broadcast in 32 registers */
 
@@ -141,11 +141,11 @@ static i8_rows_fn *const i4_rows[] = {NULL,      i4_rows_1, i4_rows_2, i4_rows_3
 
 #define I8_ROW_BLOCK 252 /* rows of x that stay in L2 while the panels go by */
 
-static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, size_t panel_bytes, int panel_begin,
-                      int panel_end)
+static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, size_t panel_bytes, int row_begin,
+                      int panel_begin, int panel_end)
 {
     int32_t sum[I8_MR][GEMM_NR];
-    for (int r0 = 0; r0 < a->rows; r0 += I8_ROW_BLOCK) {
+    for (int r0 = row_begin; r0 < a->rows; r0 += I8_ROW_BLOCK) {
         int r1 = r0 + I8_ROW_BLOCK < a->rows ? r0 + I8_ROW_BLOCK : a->rows;
         for (int p = panel_begin; p < panel_end; p++) {
             const int8_t *w = a->w + (size_t)p * panel_bytes;
@@ -160,12 +160,13 @@ static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, 
     }
 }
 
-void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+/* Rows from row_begin on. */
+static void i8_gemm(const struct gemm_i8_args *a, int row_begin, int panel_begin, int panel_end)
 {
-    i8_panels(a, i8_rows, (size_t)a->k4 * GEMM_NR, panel_begin, panel_end);
+    i8_panels(a, i8_rows, (size_t)a->k4 * GEMM_NR, row_begin, panel_begin, panel_end);
 }
 
 void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
-    i8_panels(a, i4_rows, (size_t)a->k4 * GEMM_NR / 2, panel_begin, panel_end);
+    i8_panels(a, i4_rows, (size_t)a->k4 * GEMM_NR / 2, 0, panel_begin, panel_end);
 }

@@ -13,6 +13,7 @@ typedef float peak_f32 __attribute__((vector_size(VEC_BYTES)));
 #define EACH_ACC(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
 enum { NUM_ACC = 12 };
 
+#ifndef PEAK_OWN_INT8
 static int64_t int8_loop(const uint8_t *pa, const int8_t *pb, int64_t rounds)
 {
     peak_i32 a, b, ones = (peak_i32){0} + 0x00010001, t;
@@ -36,6 +37,7 @@ static int64_t int8_loop(const uint8_t *pa, const int8_t *pb, int64_t rounds)
 #undef ADD
     return sum;
 }
+#endif
 
 static double f32_loop(const float *pa, const float *pb, int64_t rounds)
 {

@@ -21,14 +21,17 @@ static void counts(void **state)
     memset(b, 1, sizeof(b));
     for (int i = 0; i < 16; i++)
         f[i] = 1;
-    for (int isa = CPU_ISA_REF; isa <= (int)cpu_isa_best(); isa++) {
+    for (int isa = CPU_ISA_REF; isa < CPU_ISA_COUNT; isa++) {
+        if (!cpu_isa_supported((enum cpu_isa)isa))
+            continue;
         const struct peak_ops *ops = peak_ops_get((enum cpu_isa)isa);
         for (int64_t rounds = 0; rounds < 3000; rounds = rounds * 3 + 1) {
             assert_int_equal(ops->int8(a, b, rounds), rounds * ops->int8_macs);
             assert_true(ops->f32(f, f, rounds) == (double)(rounds * ops->f32_macs));
         }
+        bool narrow = isa == CPU_ISA_AVX2 || isa == CPU_ISA_AVXVNNI;
         b[5] = -1; /* two less where it takes part, and it does as often as any other */
-        assert_int_equal(ops->int8(a, b, 9) * 32, 9 * ops->int8_macs * (isa == CPU_ISA_AVX2 ? 30 : 31));
+        assert_int_equal(ops->int8(a, b, 9) * 32, 9 * ops->int8_macs * (narrow ? 30 : 31));
         b[5] = 1;
     }
 }
@@ -40,8 +43,8 @@ static void reads_all(void **state)
     uint64_t *p = mem_map(BYTES), sum = 0;
     for (size_t i = 0; i < BYTES / 8; i++)
         sum += p[i] = i * i * 0x9e3779b97f4a7c15u;
-    for (int isa = CPU_ISA_REF; isa <= (int)cpu_isa_best(); isa++)
-        for (int streams = 1; streams <= PEAK_MAX_STREAMS; streams *= 2)
+    for (int isa = CPU_ISA_REF; isa < CPU_ISA_COUNT; isa++)
+        for (int streams = 1; cpu_isa_supported((enum cpu_isa)isa) && streams <= PEAK_MAX_STREAMS; streams *= 2)
             assert_true(peak_ops_get((enum cpu_isa)isa)->read(p, BYTES, streams) == sum);
     mem_unmap(p, BYTES);
 }
