@@ -5,6 +5,6 @@
                      : "+x"(acc), "=&x"(t)                                                                             \
                      : "x"(u8), "x"(s8), "x"(ones))
 #define F32_FMA(acc, a, b) __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b))
-#include "kernel/x86/peak_vector.h"
+#include "kernel/simd/peak.h"
 
 const struct peak_ops peak_avx2 = PEAK_OPS;

@@ -5,6 +5,6 @@
                      : "+v"(acc), "=&v"(t)                                                                             \
                      : "v"(u8), "v"(s8), "v"(ones))
 #define F32_FMA(acc, a, b) __asm__ volatile("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b))
-#include "kernel/x86/peak_vector.h"
+#include "kernel/simd/peak.h"
 
 const struct peak_ops peak_avx512 = PEAK_OPS;

@@ -2,7 +2,7 @@
 #define VEC_BYTES 64
 #define PEAK_OWN_INT8
 #define F32_FMA(acc, a, b) __asm__ volatile("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b))
-#include "kernel/x86/peak_vector.h"
+#include "kernel/simd/peak.h"
 
 #include <immintrin.h>
 

@@ -1,5 +1,6 @@
 /* The loops of peak.h over a tier's vectors. A file of a tier defines
- *   VEC_BYTES; INT8_ROUND and FMA, which add one vector's products to acc; before it includes this.
+ *   VEC_BYTES; INT8_DOT and F32_FMA, which add one vector's products to acc; before it includes this (or PEAK_OWN_INT8,
+ *   when it has a loop of its own for integers).
  * The sums are assembly: a compiler that sees the same operands again would multiply once. */
 #include "kernel/peak.h"
 
