@@ -1,5 +1,6 @@
 /* NEON vectors for kernel/simd: what the ARM tiers share. */
 #include <arm_neon.h>
+#include <string.h>
 
 #define VL 4
 #define GEMM_MR 2 /* 16 accumulators, 8 of weights and a broadcast in 32 registers */
@@ -37,6 +38,12 @@ static inline V V_load(const float *p)
 static inline void V_store(float *p, V v)
 {
     vst1q_f32(p, v);
+}
+static inline V V_load_i8(const int8_t *p)
+{
+    int32_t four;
+    memcpy(&four, p, 4);
+    return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(four))))));
 }
 static inline V V_load_f32(const uint8_t *p)
 {

@@ -135,6 +135,7 @@ void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end
 }
 #endif
 
+#ifndef KERNEL_OWN_DOTS
 void KFN(gemm_w8a16)(const struct gemm_w8a16_args *a, int panel_begin, int panel_end)
 {
     int groups = (a->k + a->group_size - 1) / a->group_size;
@@ -162,3 +163,4 @@ void KFN(gemm_w8a16)(const struct gemm_w8a16_args *a, int panel_begin, int panel
         }
     }
 }
+#endif

@@ -30,6 +30,10 @@ static inline void V_store(float *p, V v)
 {
     _mm512_storeu_ps(p, v);
 }
+static inline V V_load_i8(const int8_t *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
 static inline V V_load_f32(const uint8_t *p)
 {
     return _mm512_loadu_ps((const float *)p);

@@ -37,6 +37,10 @@ static inline void V_store(float *p, V v)
 {
     _mm256_storeu_ps(p, v);
 }
+static inline V V_load_i8(const int8_t *p)
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
 static inline V V_load_f32(const uint8_t *p)
 {
     return _mm256_loadu_ps((const float *)p);
