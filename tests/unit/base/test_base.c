@@ -1,14 +1,17 @@
-/* base/: strings, UTF-8, JSON, maps, errors. */
+/* base/: strings, UTF-8, JSON, maps, errors, the worker pool. */
 #include "base/buf.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/pool.h"
 #include "base/strmap.h"
 #include "base/utf8.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -129,11 +132,55 @@ static void errors_are_one_line(void **state)
     assert_string_equal(err.msg, "file 3: bad a?b?[0m");
 }
 
+struct count {
+    struct pool *pool;
+    _Atomic int arrived, torn;
+};
+
+static void count_run(void *arg, int worker, int num_workers)
+{
+    (void)worker;
+    struct count *c = arg;
+    for (int i = 1; i <= 3; i++) {
+        atomic_fetch_add(&c->arrived, 1);
+        pool_barrier(c->pool);
+        if (atomic_load(&c->arrived) < i * num_workers) /* somebody passed before all had arrived */
+            atomic_fetch_add(&c->torn, 1);
+        pool_barrier(c->pool);
+    }
+}
+
+static void pool_runs(void **state)
+{
+    (void)state;
+    for (int n = 1; n <= 5; n++) {
+        struct pool *pool = pool_new(n);
+        struct count c = {.pool = pool};
+        for (int round = 0; round < 300; round++) {
+            atomic_store(&c.arrived, 0);
+            pool_run(pool, count_run, &c);
+            assert_int_equal(atomic_load(&c.arrived), 3 * n);
+            assert_int_equal(atomic_load(&c.torn), 0);
+            if (round == 100)
+                usleep(20000); /* workers fall asleep and must wake */
+        }
+        pool_free(pool);
+    }
+    int b, e, covered = 0;
+    for (int w = 0; w < 7; w++) {
+        pool_slice(100, 8, w, 7, &b, &e);
+        assert_true(b == covered && b % 8 == 0);
+        covered = e;
+    }
+    assert_int_equal(covered, 100);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(utf8_forms),         cmocka_unit_test(json_strings), cmocka_unit_test(json_bad_input),
         cmocka_unit_test(json_wide_integers), cmocka_unit_test(strmap_many),  cmocka_unit_test(errors_are_one_line),
+        cmocka_unit_test(pool_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
