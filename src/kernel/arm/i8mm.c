@@ -3,6 +3,7 @@
 #define KFN(name) name##_i8mm
 #define KERNEL_ISA CPU_ISA_I8MM
 #define KERNEL_OWN_DOTS
+#define KERNEL_OWN_W4
 #define KERNEL_OWN_ROWS
 #include "kernel/tier.h"
 
@@ -22,6 +23,6 @@
 #define C8_NV 2
 #include "kernel/simd/attention_c8.h"
 #include "kernel/simd/float.h"
-#include "kernel/arm/i8mm_gemm.h"
+#define I8_OWN_DOTS "kernel/arm/i8mm_gemm.h"
 #include "kernel/simd/gemm_i8.h"
 #include "kernel/simd/rows.h"

@@ -1,7 +1,5 @@
-/* The dots of the INT8 GEMM (simd/gemm_i8.h) with usmmla; part of i8mm.c. The panel holds four of k a column; two
- * such fours of a pair of columns, zipped, are the eight of k that usmmla wants of each. */
-#define I8_OWN_DOTS
-
+/* The dots of the INT8 GEMM (simd/gemm_i8.h) with usmmla; part of i8mm.c, by way of it. The panel holds four of k a
+ * column; two such fours of a pair of columns, zipped, are the eight of k that usmmla wants of each. */
 #define MM_PAIRS 8 /* pairs of columns at once: with three pairs of rows 24 accumulators */
 
 /* Eight of k (whole), or the last four and zeros, of two rows; zeros where there is no second row. */
@@ -16,8 +14,8 @@ ALWAYS_INLINE uint8x16_t mm_rows(const uint8_t *x, size_t ldx, bool two, bool wh
     return vld1q_u8(pair);
 }
 
-/* Adds eight of k, or the last four. */
-ALWAYS_INLINE void mm_step(int mr, bool whole, int32x4_t (*acc)[MM_PAIRS], const uint8_t *x, size_t ldx,
+/* Adds eight of k (whole), or the last four. nibbles: two weights in a byte, which are the two fours. */
+ALWAYS_INLINE void mm_step(int mr, bool nibbles, bool whole, int32x4_t (*acc)[MM_PAIRS], const uint8_t *x, size_t ldx,
                            const int8_t *w)
 {
     uint8x16_t rows[I8_MR / 2];
@@ -26,9 +24,12 @@ ALWAYS_INLINE void mm_step(int mr, bool whole, int32x4_t (*acc)[MM_PAIRS], const
         rows[r] = mm_rows(x + (size_t)(2 * r) * ldx, ldx, 2 * r + 1 < mr, whole);
 #pragma GCC unroll 8
     for (int c = 0; c < MM_PAIRS; c += 2) {
-        int32x4_t a = vreinterpretq_s32_s8(vld1q_s8(w + c * 8)), b = vdupq_n_s32(0);
-        if (whole)
-            b = vreinterpretq_s32_s8(vld1q_s8(w + c * 8 + 4 * GEMM_NR));
+        I d = D_load(w + c * 8), four = i8_weights_of(d, nibbles ? W_LOW : W_BYTES), next = {0};
+        if (nibbles)
+            next = i8_weights_of(d, W_HIGH);
+        else if (whole)
+            next = D_load(w + c * 8 + 4 * GEMM_NR);
+        int32x4_t a = (int32x4_t)four, b = (int32x4_t)next;
         int8x16_t even = vreinterpretq_s8_s32(vzip1q_s32(a, b)), odd = vreinterpretq_s8_s32(vzip2q_s32(a, b));
 #pragma GCC unroll 8
         for (int r = 0; r < (mr + 1) / 2; r++) {
@@ -39,18 +40,22 @@ ALWAYS_INLINE void mm_step(int mr, bool whole, int32x4_t (*acc)[MM_PAIRS], const
 }
 
 /* One row: no use of a second one's half of each product. */
-ALWAYS_INLINE void mm_one(const uint8_t *x, const int8_t *w, int k4, int32_t *sum)
+ALWAYS_INLINE void mm_one(bool nibbles, const uint8_t *x, const int8_t *w, int k4, int32_t *sum)
 {
     I acc[GEMM_NR / VL];
 #pragma GCC unroll 8
     for (int v = 0; v < GEMM_NR / VL; v++)
         acc[v] = I_load(sum + v * VL);
 #pragma GCC unroll 1
-    for (int i = 0; i < k4; i += 4, w += 4 * GEMM_NR) {
-        U u = U_of(D_broadcast(x + i));
+    for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
+        U first = U_of(D_broadcast(x + i)), second = nibbles ? U_of(D_broadcast(x + i + 4)) : first;
 #pragma GCC unroll 8
-        for (int v = 0; v < GEMM_NR / VL; v++)
-            DOT(acc[v], u, S_of(D_load(w + v * VL * 4)));
+        for (int v = 0; v < GEMM_NR / VL; v++) {
+            D d = D_load(w + v * VL * 4);
+            DOT(acc[v], first, S_of(i8_weights_of(d, nibbles ? W_LOW : W_BYTES)));
+            if (nibbles)
+                DOT(acc[v], second, S_of(i8_weights_of(d, W_HIGH)));
+        }
     }
 #pragma GCC unroll 8
     for (int v = 0; v < GEMM_NR / VL; v++)
@@ -58,10 +63,11 @@ ALWAYS_INLINE void mm_one(const uint8_t *x, const int8_t *w, int k4, int32_t *su
 }
 
 /* Adds mr rows of x times a panel to sum (mr, GEMM_NR). */
-ALWAYS_INLINE void i8_dots(int mr, const uint8_t *x, size_t ldx, const int8_t *w, int k4, int32_t (*sum)[GEMM_NR])
+ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w, int k4,
+                           int32_t (*sum)[GEMM_NR])
 {
     if (mr == 1) {
-        mm_one(x, w, k4, sum[0]);
+        mm_one(nibbles, x, w, k4, sum[0]);
         return;
     }
     for (int j = 0; j < GEMM_NR; j += 2 * MM_PAIRS) {
@@ -74,10 +80,10 @@ ALWAYS_INLINE void i8_dots(int mr, const uint8_t *x, size_t ldx, const int8_t *w
                 acc[r][c] = vdupq_n_s32(0);
         int i = 0;
 #pragma GCC unroll 1
-        for (; i + 8 <= k4; i += 8, wj += 8 * GEMM_NR)
-            mm_step(mr, true, acc, x + i, ldx, wj);
+        for (; i + 8 <= k4; i += 8, wj += (nibbles ? 4 : 8) * GEMM_NR)
+            mm_step(mr, nibbles, true, acc, x + i, ldx, wj);
         if (i < k4)
-            mm_step(mr, false, acc, x + i, ldx, wj);
+            mm_step(mr, nibbles, false, acc, x + i, ldx, wj);
 #pragma GCC unroll 8
         for (int r = 0; r < mr; r++)
 #pragma GCC unroll 8

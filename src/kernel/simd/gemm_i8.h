@@ -9,11 +9,44 @@
 #define I8_ROW_BLOCK 48 /* rows of x that stay in L2 while the panels go by */
 #define I8_K_BLOCK 512
 
-#ifndef I8_OWN_DOTS
+/* What a loaded vector holds: weights, or two of four bits in each byte, of which the low or the high ones are wanted.
+ */
+enum i8_weights { W_BYTES, W_LOW, W_HIGH };
+
+typedef int8_t I8 __attribute__((vector_size(VL * 4)));
+
+ALWAYS_INLINE D i8_weights_of(D d, enum i8_weights weights)
+{
+    if (weights == W_BYTES)
+        return d;
+    I nibbles = (weights == W_HIGH ? (I)((N)d >> 4) : (I)d) & 0x0f0f0f0f;
+    return (D)((I8)nibbles - 8);
+}
+
+#ifdef I8_OWN_DOTS /* a file that has i8_dots */
+#include I8_OWN_DOTS
+#else
 #define PV (GEMM_NR / VL) /* vectors of a panel */
 
-/* Adds mr rows of x times a panel to sum (mr, GEMM_NR). */
-ALWAYS_INLINE void i8_dots(int mr, const uint8_t *x, size_t ldx, const int8_t *w, int k4, int32_t (*sum)[GEMM_NR])
+/* Four channels of mr rows times a panel. */
+ALWAYS_INLINE void i8_step(int mr, enum i8_weights weights, I (*acc)[PV], const uint8_t *x, size_t ldx, const int8_t *w)
+{
+    U u[I8_MR];
+#pragma GCC unroll 8
+    for (int r = 0; r < mr; r++)
+        u[r] = U_of(D_broadcast(x + (size_t)r * ldx));
+#pragma GCC unroll 8
+    for (int v = 0; v < PV; v++) {
+        S s = S_of(i8_weights_of(D_load(w + v * VL * 4), weights));
+#pragma GCC unroll 8
+        for (int r = 0; r < mr; r++)
+            DOT(acc[r][v], u[r], s);
+    }
+}
+
+/* Adds mr rows of x times a panel to sum (mr, GEMM_NR). nibbles: two weights in a byte. */
+ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w, int k4,
+                           int32_t (*sum)[GEMM_NR])
 {
     I acc[I8_MR][PV];
 #pragma GCC unroll 8
@@ -22,18 +55,10 @@ ALWAYS_INLINE void i8_dots(int mr, const uint8_t *x, size_t ldx, const int8_t *w
         for (int v = 0; v < PV; v++)
             acc[r][v] = I_load(sum[r] + v * VL);
 #pragma GCC unroll 1
-    for (int i = 0; i < k4; i += 4, w += 4 * GEMM_NR) {
-        U u[I8_MR];
-#pragma GCC unroll 8
-        for (int r = 0; r < mr; r++)
-            u[r] = U_of(D_broadcast(x + (size_t)r * ldx + i));
-#pragma GCC unroll 8
-        for (int v = 0; v < PV; v++) {
-            S s = S_of(D_load(w + v * VL * 4));
-#pragma GCC unroll 8
-            for (int r = 0; r < mr; r++)
-                DOT(acc[r][v], u[r], s);
-        }
+    for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
+        i8_step(mr, nibbles ? W_LOW : W_BYTES, acc, x + i, ldx, w);
+        if (nibbles)
+            i8_step(mr, W_HIGH, acc, x + i + 4, ldx, w);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < mr; r++)
@@ -78,32 +103,45 @@ static void i8_store(const struct gemm_i8_args *a, const int32_t *sum, int r, in
     static __attribute__((noinline)) void i8_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
                                                        int32_t(*sum)[GEMM_NR])                                         \
     {                                                                                                                  \
-        i8_dots(mr, x, ldx, w, k4, sum);                                                                               \
+        i8_dots(mr, false, x, ldx, w, k4, sum);                                                                        \
+    }                                                                                                                  \
+    static __attribute__((noinline)) void i4_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
+                                                       int32_t(*sum)[GEMM_NR])                                         \
+    {                                                                                                                  \
+        i8_dots(mr, true, x, ldx, w, k4, sum);                                                                         \
     }
 typedef void i8_rows_fn(const uint8_t *, size_t, const int8_t *, int, int32_t (*)[GEMM_NR]);
 I8_ROWS(1)
 I8_ROWS(2)
-#if I8_MR > 2
+#if I8_MR == 2
+#define I8_ROWS_OF(name)                                                                                               \
+    {                                                                                                                  \
+        NULL, name##1, name##2                                                                                         \
+    }
+#elif I8_MR == 3
 I8_ROWS(3)
-#endif
-#if I8_MR > 3
+#define I8_ROWS_OF(name)                                                                                               \
+    {                                                                                                                  \
+        NULL, name##1, name##2, name##3                                                                                \
+    }
+#else
+I8_ROWS(3)
 I8_ROWS(4)
 I8_ROWS(5)
 I8_ROWS(6)
+#define I8_ROWS_OF(name)                                                                                               \
+    {                                                                                                                  \
+        NULL, name##1, name##2, name##3, name##4, name##5, name##6                                                     \
+    }
 #endif
-static i8_rows_fn *const i8_rows[I8_MR + 1] = {
-    NULL,      i8_rows_1, i8_rows_2,
-#if I8_MR > 2
-    i8_rows_3,
-#endif
-#if I8_MR > 3
-    i8_rows_4, i8_rows_5, i8_rows_6,
-#endif
-};
+static i8_rows_fn *const i8_rows[I8_MR + 1] = I8_ROWS_OF(i8_rows_);
+static i8_rows_fn *const i4_rows[I8_MR + 1] = I8_ROWS_OF(i4_rows_);
 
-void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+static void i8_panels(const struct gemm_i8_args *a, bool nibbles, int panel_begin, int panel_end)
 {
     _Alignas(64) int32_t sum[I8_ROW_BLOCK][GEMM_NR];
+    i8_rows_fn *const *rows_of = nibbles ? i4_rows : i8_rows;
+    int per_byte = nibbles ? 2 : 1;
     for (int r0 = 0; r0 < a->rows; r0 += I8_ROW_BLOCK) {
         int block = a->rows - r0 < I8_ROW_BLOCK ? a->rows - r0 : I8_ROW_BLOCK;
         const uint8_t *x = a->x + (size_t)r0 * a->ldx;
@@ -111,14 +149,24 @@ void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
             memset(sum, 0, (size_t)block * sizeof(sum[0]));
             for (int i = 0; i < a->k4; i += I8_K_BLOCK) {
                 int k4 = a->k4 - i < I8_K_BLOCK ? a->k4 - i : I8_K_BLOCK;
-                const int8_t *w = a->w + ((size_t)p * (size_t)a->k4 + (size_t)i) * GEMM_NR;
+                const int8_t *w = a->w + ((size_t)p * (size_t)a->k4 + (size_t)i) * GEMM_NR / (size_t)per_byte;
                 for (int r = 0, rows; r < block; r += rows) {
                     rows = block - r < I8_MR ? block - r : I8_MR;
-                    i8_rows[rows](x + (size_t)r * a->ldx + i, a->ldx, w, k4, sum + r);
+                    rows_of[rows](x + (size_t)r * a->ldx + i, a->ldx, w, k4, sum + r);
                 }
             }
             for (int r = 0; r < block; r++)
                 i8_store(a, sum[r], r0 + r, p);
         }
     }
+}
+
+void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    i8_panels(a, false, panel_begin, panel_end);
+}
+
+void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    i8_panels(a, true, panel_begin, panel_end);
 }

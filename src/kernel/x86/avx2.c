@@ -2,6 +2,7 @@
 #define KFN(name) name##_avx2
 #define KERNEL_ISA CPU_ISA_AVX2
 #define KERNEL_OWN_DOTS
+#define KERNEL_OWN_W4
 #define KERNEL_OWN_ROWS
 #include "kernel/tier.h"
 
