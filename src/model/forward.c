@@ -36,10 +36,10 @@ struct workspace {
     size_t map_bytes;
     uint8_t *map;
     struct rows shared, *own; /* own: (workers), of REPLICATED_TOKENS */
-    float *out;               /* (tokens, hidden) of o or down, not yet added to x */
-    float *qkv;               /* (tokens, (heads + 2 kv_heads) * head_dim) */
-    float *attn;              /* (tokens, heads * head_dim) */
-    float *gate_up;           /* (tokens of a block, 2 * intermediate); (.., intermediate) when fused */
+    float *out;               /* (tokens, ld_out): hidden of o or down, not yet added to x */
+    float *qkv;               /* (tokens, ld_qkv): heads of q, k and v */
+    float *attn;              /* (tokens, ld_attn) */
+    float *gate_up;           /* (tokens of a block, ...): gate and up, or both in one when they are fused */
     float *cos[LAYER_TYPE_COUNT], *sin[LAYER_TYPE_COUNT]; /* (tokens, head_dim / 2) */
     struct chunk *chunks;                                 /* (tokens) */
     int num_chunks;
