@@ -1,5 +1,6 @@
-/* base/: strings, UTF-8, JSON, maps, errors, the worker pool. */
+/* base/: strings, UTF-8, JSON, maps, errors, the worker pool, CPU tiers. */
 #include "base/buf.h"
+#include "base/cpu.h"
 #include "base/err.h"
 #include "base/json.h"
 #include "base/pool.h"
@@ -175,12 +176,35 @@ static void pool_runs(void **state)
     assert_int_equal(covered, 100);
 }
 
+/* --isa's list is the tiers; a CPU runs those of its own architecture only, and the best is one of them. */
+static void isa_tiers(void **state)
+{
+    (void)state;
+    enum cpu_isa isa;
+    assert_string_equal(cpu_isa_choices[0], "auto");
+    for (int i = 0; i < CPU_ISA_COUNT; i++) {
+        assert_ptr_equal(cpu_isa_choices[i + 1], cpu_isa_name((enum cpu_isa)i));
+        assert_int_equal(cpu_isa_parse(cpu_isa_choices[i + 1], &isa), 0);
+        assert_int_equal(isa, i);
+    }
+    assert_null(cpu_isa_choices[CPU_ISA_COUNT + 1]);
+    assert_int_equal(cpu_isa_parse("mmx", &isa), -1);
+    assert_true(cpu_isa_supported(CPU_ISA_REF));
+    assert_int_equal(cpu_isa_parse("auto", &isa), 0);
+    assert_true(isa == cpu_isa_best() && cpu_isa_supported(isa));
+    for (int i = (int)isa + 1; i < CPU_ISA_COUNT; i++)
+        assert_false(cpu_isa_supported((enum cpu_isa)i));
+    assert_false(cpu_isa_supported(CPU_ISA_AVX2) && cpu_isa_supported(CPU_ISA_DOTPROD));
+    if (cpu_isa_supported(CPU_ISA_AVX512AMX))
+        assert_true(cpu_isa_supported(CPU_ISA_AVX512VNNI) && cpu_isa_supported(CPU_ISA_AVX512));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(utf8_forms),         cmocka_unit_test(json_strings), cmocka_unit_test(json_bad_input),
         cmocka_unit_test(json_wide_integers), cmocka_unit_test(strmap_many),  cmocka_unit_test(errors_are_one_line),
-        cmocka_unit_test(pool_runs),
+        cmocka_unit_test(pool_runs),          cmocka_unit_test(isa_tiers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
