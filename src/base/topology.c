@@ -12,6 +12,7 @@
 static struct {
     hwloc_topology_t hwloc;
     int num_cores, num_nodes;
+    size_t l3_bytes;
     hwloc_obj_t nodes[MAX_NODES]; /* those with usable cores */
 } topology;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -41,7 +42,16 @@ static void topology_load(void)
         if (count < MAX_NODES && n->cpuset && hwloc_bitmap_intersects(n->cpuset, mine))
             topology.nodes[count++] = n;
     topology.num_nodes = count > 0 ? count : 1;
+    for (hwloc_obj_t c = NULL; (c = hwloc_get_next_obj_by_type(topology.hwloc, HWLOC_OBJ_L3CACHE, c)) != NULL;)
+        if (hwloc_bitmap_intersects(c->cpuset, mine))
+            topology.l3_bytes += c->attr->cache.size;
     hwloc_bitmap_free(mine);
+}
+
+size_t topology_l3_bytes(void)
+{
+    pthread_once(&once, topology_load);
+    return topology.l3_bytes;
 }
 
 int topology_num_nodes(void)

@@ -10,6 +10,8 @@
 int topology_num_nodes(void);
 /* Cores this process may use: of a core's hardware threads one, because the kernels fill a core's units. */
 int topology_num_cores(void);
+/* Bytes of the last-level caches that those cores have, all together; 0 when that cannot be known. */
+size_t topology_l3_bytes(void);
 /* The node of a worker, consecutive workers together: 0..nodes-1. */
 int topology_node_of(int worker, int num_workers, int num_nodes);
 /* Keeps the calling thread, which is worker, on the cores of its node. */

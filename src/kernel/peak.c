@@ -2,10 +2,10 @@
 #include "kernel/peak.h"
 
 #include "base/mem.h"
+#include "base/topology.h"
 
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #define MIN_BUFFER ((size_t)512 << 20)
 #define REPETITION_SECONDS 0.1
@@ -168,12 +168,6 @@ static double best_rate(struct pool *pool, struct peak_run *run, double seconds)
     return best;
 }
 
-static size_t buffer_bytes(void)
-{
-    long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    return MAX(MIN_BUFFER, l3 > 0 ? (size_t)l3 * 4 : 0);
-}
-
 int machine_peak_measure(struct pool *pool, enum cpu_isa isa, double seconds, struct machine_peak *ret,
                          struct octavo_error *err)
 {
@@ -185,7 +179,8 @@ int machine_peak_measure(struct pool *pool, enum cpu_isa isa, double seconds, st
         run.f[0][i % 16] = (float)(i * 37 % 61 - 30) / 31;
         run.f[1][i % 16] = (float)(i * 53 % 59 - 29) / 31;
     }
-    run.slice = buffer_bytes() / (size_t)n / (256 * PEAK_MAX_STREAMS) * (256 * PEAK_MAX_STREAMS);
+    run.slice =
+        MAX(MIN_BUFFER, 4 * topology_l3_bytes()) / (size_t)n / (256 * PEAK_MAX_STREAMS) * (256 * PEAK_MAX_STREAMS);
     size_t bytes = run.slice * (size_t)n;
     run.buffer = mem_available() > bytes ? mem_map(bytes) : NULL;
     if (!run.buffer)

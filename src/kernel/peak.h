@@ -18,7 +18,7 @@ struct machine_peak {
 };
 
 /* Takes about `seconds` for each of the three, and the best repetition: what else runs on the machine only slows. Maps
- * 512 MiB for a while, or four times the last cache; fails when that memory is not there. */
+ * 512 MiB for a while, or four times the last-level caches; fails when that memory is not there. */
 int machine_peak_measure(struct pool *pool, enum cpu_isa isa, double seconds, struct machine_peak *ret,
                          struct octavo_error *err);
 

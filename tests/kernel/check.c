@@ -1,6 +1,8 @@
 /* check_kernels: see check.h. One thread, but for the pools that time kernels. */
 #include "check.h"
 
+#include "base/topology.h"
+
 #include <errno.h>
 #include <fnmatch.h>
 #include <getopt.h>
@@ -351,8 +353,7 @@ void bench_time(struct bench *b, const struct bench_cost *cost, bench_fn *fn, vo
 
 int bench_copies(size_t bytes)
 {
-    long l3 = sysconf(_SC_LEVEL3_CACHE_SIZE);
-    size_t far_larger = MAX((size_t)256 << 20, l3 > 0 ? (size_t)l3 * 4 : 0);
+    size_t far_larger = MAX((size_t)256 << 20, 4 * topology_l3_bytes());
     return (int)((far_larger + bytes - 1) / bytes);
 }
 
@@ -479,7 +480,7 @@ static int check_all(const struct options *o, const enum cpu_isa *tiers, int num
 
 static int bench_all(const struct options *o, const enum cpu_isa *tiers, int num_tiers)
 {
-    struct timing t = {.b.max_workers = cpu_num_usable()};
+    struct timing t = {.b.max_workers = topology_num_cores()};
     struct octavo_error err;
     int timed = 0;
     if (o->csv && !(t.csv = fopen(o->csv, "w"))) {
