@@ -18,7 +18,7 @@
 #define P_COARSE 255 /* one unsigned plane */
 #define P_FINE 65280 /* two: 255 * 256, so that both have one unit */
 #define FINE_MASS 32 /* see c8_large */
-#define FINE_MEAN 14
+#define FINE_MEAN 10
 #define C8_MAX_DIM 1024 /* config.c's limit of head_dim */
 
 static inline float c8_rint(float x)
