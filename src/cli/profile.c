@@ -36,8 +36,11 @@ void profile_print(struct octavo_engine *engine, FILE *out)
     if (!pool || machine_peak_measure(pool, isa, PEAK_SECONDS, &peak, &err) < 0)
         peak = (struct machine_peak){0}; /* then without shares */
     pool_free(pool);
-    fprintf(out, "\nprofile of %.2f s in steps, %s, %d threads; limits measured now: %.0f GMAC/s (int8), %.1f GB/s\n",
-            total, info->isa, info->num_threads, peak.int8_macs / 1e9, peak.read_bytes / 1e9);
+    fprintf(out, "\nprofile of %.2f s in steps, %s, %d threads", total, info->isa, info->num_threads);
+    if (peak.int8_macs > 0)
+        fprintf(out, "; limits measured now: %.0f GMAC/s (int8), %.1f GB/s", peak.int8_macs / 1e9,
+                peak.read_bytes / 1e9);
+    fputc('\n', out);
     fprintf(out, "%-18s %9s %7s  %8s  %14s  %8s  %14s\n", "phase", "seconds", "share", "GMAC/s", "of int8 limit",
             "GB/s", "of read limit");
     for (size_t i = 0; i < count; i++) {

@@ -19,6 +19,7 @@
 #define P_FINE 65280 /* two: 255 * 256, so that both have one unit */
 #define FINE_MASS 32 /* see c8_large */
 #define FINE_MEAN 10
+#define FINE_DIM 32     /* fewer channels: their sum may be near 0, and a key's error is not */
 #define C8_MAX_DIM 1024 /* config.c's limit of head_dim */
 
 static inline float c8_rint(float x)
@@ -76,9 +77,11 @@ static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scal
  * takes more than 1 / FINE_MASS of the row as far as the row is known, or more than FINE_MEAN times what a key takes on
  * average. rest is the mass of the keys before, in units of P_FINE and relative to the same maximum as the weight,
  * without each tile's largest key: else a sink would make every other key a small one. */
-static inline float c8_large(int64_t keys_before)
+static inline float c8_large(int64_t keys_before, int d)
 {
     float mean = (float)keys_before * ((float)P_FINE / FINE_MEAN), least = (float)P_FINE * FINE_MASS;
+    if (d < FINE_DIM)
+        return INFINITY;
     return mean > least ? mean : least;
 }
 
@@ -117,7 +120,7 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
         int32_t new_max = first || tile_max > max ? tile_max : max;
         float weight = exp2_f32((float)(tile_max - new_max) * unit);
         float correction = first ? 0.0f : exp2_f32((float)(max - new_max) * unit);
-        bool fine = c8_fine(weight, rest * correction, c8_large(t0 > begin ? t0 - begin : 0));
+        bool fine = c8_fine(weight, rest * correction, c8_large(t0 > begin ? t0 - begin : 0, a->d));
         for (int t = 0; t < ATTN_TILE; t++) {
             float e = exp2_f32((float)(t < lo || t >= hi ? 0 : dot[t] - tile_max) * unit);
             p[t] = fine ? (int32_t)c8_rint(e * (float)P_FINE) : (int32_t)c8_rint(e * (float)P_COARSE) * 256;

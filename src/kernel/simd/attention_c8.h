@@ -261,7 +261,7 @@ static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
         int64_t lo = attn_begin(a, r / a->group) - t0, hi = attn_end(a, r / a->group) - t0;
         s->lo[r] = lo > 0 ? (int)lo : 0;
         s->hi[r] = hi < ATTN_TILE ? (int)hi : ATTN_TILE;
-        s->large[r] = c8_large(lo < 0 ? -lo : 0);
+        s->large[r] = c8_large(lo < 0 ? -lo : 0, a->d);
         c8_tile_max(s, r);
     }
     c8_join(s, begin, end);

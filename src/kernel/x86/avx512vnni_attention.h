@@ -307,7 +307,7 @@ static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
         mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
         for (int i = r; i < r + mr; i++) {
             c8_seen(s, i, t0, seen[i]);
-            s->large[i] = c8_large(t0 > s->begin[i] ? t0 - s->begin[i] : 0);
+            s->large[i] = c8_large(t0 > s->begin[i] ? t0 - s->begin[i] : 0, a->d);
         }
         c8_dots_of[mr](s, r, kv[0], pd, seen + r, r == first ? next[0] - kv[0] : 0);
     }
