@@ -268,6 +268,25 @@ static void gemm_run(void *arg, int iteration, int worker, int num_workers)
     }
 }
 
+/* Rows as quantisation leaves them: normally distributed, the largest of each 127. */
+static uint8_t *bench_activations(struct bench *b, int rows, int k)
+{
+    size_t len = (size_t)k;
+    uint8_t *xq = bench_memory((size_t)rows * len);
+    float *uniform = bench_floats(len + 12), *x = bench_floats(len), scale;
+    for (int r = 0; r < rows; r++) {
+        for (size_t i = 0; i < len; i++) {
+            x[i] = 0;
+            for (size_t j = 0; j < 12; j++)
+                x[i] += uniform[(i * 7 + j * 31 + (size_t)r) % (len + 12)];
+        }
+        b->ops->quant_dynamic(xq + (size_t)r * len, &scale, x, k);
+    }
+    mem_unmap(uniform, (len + 12) * sizeof(float));
+    mem_unmap(x, len * sizeof(float));
+    return xq;
+}
+
 /* Weights come from memory, as they do in a model: enough copies that no cache keeps them. */
 static void bench_shape(struct bench *b, struct gemm_bench g, int rows, int k, int n, bool swiglu, double elem_bytes)
 {
@@ -286,7 +305,7 @@ static void bench_shape(struct bench *b, struct gemm_bench g, int rows, int k, i
         for (uint32_t *p = (uint32_t *)(void *)g.w, *end = p + (size_t)g.copies * g.weight_bytes / 4; p < end; p++)
             *p = (*p & 0x807f807f) | 0x38003800;
     g.x = bench_floats(m * (size_t)k);
-    g.xq = bench_memory(m * (size_t)k);
+    g.xq = bench_activations(b, rows, k);
     g.y = bench_floats(m * (size_t)n);
     size_t scales = MAX((size_t)columns, m);
     g.scale = bench_floats(scales);

@@ -15,10 +15,12 @@
 #define MADD(a, b) ((I)_mm256_madd_epi16((__m256i)(a), (__m256i)(b)))
 #include "kernel/x86/madd.h"
 
-#define I8_MR 2 /* 8 accumulators, 4 of x, 2 of w and a product in 16 registers */
 #define C8_MR 3
 #define C8_NV 1
 #include "kernel/simd/attention_c8.h"
 #include "kernel/simd/float.h"
-#include "kernel/simd/gemm_i8.h"
+#undef DOT_LESS
+#define DOT_LESS 128
+#include "kernel/simd/gemm_i8_store.h"
+#include "kernel/x86/avx2_gemm.h"
 #include "kernel/simd/rows.h"
