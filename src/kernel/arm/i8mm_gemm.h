@@ -24,11 +24,11 @@ ALWAYS_INLINE void mm_step(int mr, bool nibbles, bool whole, int32x4_t (*acc)[MM
         rows[r] = mm_rows(x + (size_t)(2 * r) * ldx, ldx, 2 * r + 1 < mr, whole);
 #pragma GCC unroll 8
     for (int c = 0; c < MM_PAIRS; c += 2) {
-        I d = D_load(w + c * 8), four = i8_weights_of(d, nibbles ? W_LOW : W_BYTES), next = {0};
+        I d = I_load(w + c * 8), four = i8_weights_of(d, nibbles ? W_LOW : W_BYTES), next = {0};
         if (nibbles)
             next = i8_weights_of(d, W_HIGH);
         else if (whole)
-            next = D_load(w + c * 8 + 4 * GEMM_NR);
+            next = I_load(w + c * 8 + 4 * GEMM_NR);
         int32x4_t a = (int32x4_t)four, b = (int32x4_t)next;
         int8x16_t even = vreinterpretq_s8_s32(vzip1q_s32(a, b)), odd = vreinterpretq_s8_s32(vzip2q_s32(a, b));
 #pragma GCC unroll 8
@@ -48,13 +48,13 @@ ALWAYS_INLINE void mm_one(bool nibbles, const uint8_t *x, const int8_t *w, int k
         acc[v] = I_load(sum + v * VL);
 #pragma GCC unroll 1
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
-        U first = U_of(D_broadcast(x + i)), second = nibbles ? U_of(D_broadcast(x + i + 4)) : first;
+        I first = U_of(I_broadcast4(x + i), 0), second = nibbles ? U_of(I_broadcast4(x + i + 4), 0) : first;
 #pragma GCC unroll 8
         for (int v = 0; v < GEMM_NR / VL; v++) {
-            D d = D_load(w + v * VL * 4);
-            DOT(acc[v], first, S_of(i8_weights_of(d, nibbles ? W_LOW : W_BYTES)));
+            I d = I_load(w + v * VL * 4);
+            DOT(acc[v], first, S_of(i8_weights_of(d, nibbles ? W_LOW : W_BYTES), 0));
             if (nibbles)
-                DOT(acc[v], second, S_of(i8_weights_of(d, W_HIGH)));
+                DOT(acc[v], second, S_of(i8_weights_of(d, W_HIGH), 0));
         }
     }
 #pragma GCC unroll 8

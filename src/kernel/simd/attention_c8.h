@@ -1,9 +1,24 @@
 /* C8 attention of one tier over dot products of four (simd/gemm_i8.h says what a tier defines for them). The tile of
  * keys is the outer loop and the query rows of the call the inner one, C8_MR at a time: each load of K and V serves
- * them all. A tier also defines Q_PLANES             accumulators that 16 bits of q need: 1, or 2 whose first counts
- * 256 times Q_pack(to, q)        four channels of q, (4) int32, to eight bytes Q_of(p, plane)       S of those eight
- * bytes C8_NV                16-lane groups of channels at once in p.V */
+ * them all. A tier also defines
+ *     Q_PLANES            accumulators that 16 bits of q need: 1, or 2 whose first counts 256 times
+ *     Q_pack(to, q)       four channels of q, (4) int32, to eight bytes: four for each part or plane
+ *     P_PLANES            passes over V that 16 bits of p need: 2, of which 8 bits need the first, or 1
+ *     P_pack(to, p)       with one pass: 16 lanes of 16-bit numbers to 32 bytes, eight for each four like Q_pack
+ *     C8_NV               16-lane groups of channels at once in p.V */
 #include "kernel/simd/math.h"
+
+/* A compiler that kept the bytes from part to part would lack the registers. */
+#if PARTS > 1
+#define AFTER_PART() __asm__ volatile("" ::: "memory")
+#else
+#define AFTER_PART() ((void)0)
+#endif
+
+/* Few rows leave registers for twice as many keys, or channels. */
+#define TIMES(mr) ((mr) <= C8_MR / 2 ? 2 : 1)
+
+#define P_BIAS 32768 /* what 16 bits of p are less when one pass takes them as signed numbers */
 
 /* Everything that a call remembers of its rows, (rows) each, padded so that vectors may run over the end. */
 struct c8_rows {
@@ -12,14 +27,19 @@ struct c8_rows {
     float unit[ATTN_MAX_ROWS + 16], mass[ATTN_MAX_ROWS + 16], rest[ATTN_MAX_ROWS + 16], large[ATTN_MAX_ROWS + 16];
     float weight[ATTN_MAX_ROWS + 16], correction[ATTN_MAX_ROWS + 16];
     int32_t max[ATTN_MAX_ROWS + 16], tile_max[ATTN_MAX_ROWS + 16];
-    int32_t fine[ATTN_MAX_ROWS + 16];      /* -1: two planes of p */
+    int32_t fine[ATTN_MAX_ROWS + 16];      /* -1: 16 bits of p */
     int32_t dot[ATTN_MAX_ROWS][ATTN_TILE]; /* a constant too much, which the maximum takes off again */
-    uint8_t order[ATTN_MAX_ROWS]; /* the rows that see the tile, those of one plane first; p is in this order */
-    uint8_t p_hi[ATTN_MAX_ROWS][ATTN_TILE], p_lo[ATTN_MAX_ROWS][ATTN_TILE];
-    int32_t v_sum[C8_MAX_DIM];                             /* over the tile; where DOT_LESS is not 0 */
-    int8_t v_tail[ATTN_TILE / 4][LANES * 4];               /* the channels behind the last whole 16 */
+    uint8_t order[ATTN_MAX_ROWS]; /* rows as p lies; where fine rows need a pass more than others, these come first */
+    uint8_t p[ATTN_MAX_ROWS][ATTN_TILE * 2]; /* high bytes and low bytes, or what P_pack makes */
+    float worth[ATTN_MAX_ROWS];              /* in that order: of one unit of a sum over the tile */
+    int32_t v_sum[C8_MAX_DIM];               /* over the tile, times DOT_LESS or P_BIAS where they want it */
+    int8_t v_tail[ATTN_TILE / 4][LANES * 4]; /* the channels behind the last whole 16 */
     _Alignas(64) int8_t q[ATTN_MAX_ROWS * C8_MAX_DIM * 2]; /* (rows / C8_MR, pd / 4, row, 8) */
     _Alignas(64) float out[ATTN_MAX_ROWS * C8_MAX_DIM];    /* (rows, ld) */
+#if PARTS >                                                                                                            \
+    1 /* a tile of many rows, its parts made once: (pd / 4, part, ATTN_TILE * 4) and (ATTN_TILE / 4, part, ld * 4) */
+    _Alignas(64) uint8_t wide_k[PARTS * ATTN_TILE * C8_MAX_DIM], wide_v[PARTS * ATTN_TILE * C8_MAX_DIM];
+#endif
 };
 
 static void c8_query(struct c8_rows *s, const struct attn_args *a, int r)
@@ -34,44 +54,60 @@ static void c8_query(struct c8_rows *s, const struct attn_args *a, int r)
         Q_pack(to, q16 + i);
 }
 
-/* Dots of mr rows with a tile. */
-ALWAYS_INLINE void c8_dots(int mr, struct c8_rows *s, int r0, const uint8_t *k_tile, int pd)
+/* Read once, so it need not stay. */
+ALWAYS_INLINE void c8_fetch(const void *p, int bytes)
 {
-    for (int half = 0; half < ATTN_TILE; half += LANES) {
-        I acc[C8_MR][Q_PLANES][LV];
-        const uint8_t *k = k_tile + half * 4;
+    for (int i = 0; i < bytes; i += 64)
+        __builtin_prefetch((const uint8_t *)p + i, 0, 0);
+}
+
+/* Dots of mr rows with a tile, or with its parts (wide). ahead: bytes from here to the K that is fetched meanwhile, or
+ * 0. */
+ALWAYS_INLINE void c8_dots(int mr, bool wide, struct c8_rows *s, int r0, const uint8_t *k_tile, int pd, ptrdiff_t ahead)
+{
+    const int row = 4 * ATTN_TILE, step = row * (wide ? PARTS : 1);
+    const int nk = LV * TIMES(mr);
+    for (int t = 0; t < ATTN_TILE; t += nk * VL) {
+        I acc[C8_MR][Q_PLANES][2 * LV];
+        const uint8_t *k = k_tile + t * 4;
         const int8_t *q = s->q + (size_t)r0 * (size_t)pd * 2;
 #pragma GCC unroll 8
         for (int r = 0; r < mr; r++)
 #pragma GCC unroll 2
             for (int plane = 0; plane < Q_PLANES; plane++)
 #pragma GCC unroll 8
-                for (int v = 0; v < LV; v++)
+                for (int v = 0; v < nk; v++)
                     acc[r][plane][v] = (I){0};
 #pragma GCC unroll 1
-        for (int i = 0; i < pd; i += 4, k += 4 * ATTN_TILE, q += mr * 8) {
-            U kv[LV];
-#pragma GCC unroll 8
-            for (int v = 0; v < LV; v++)
-                kv[v] = U_of(D_load(k + v * VL * 4));
-#pragma GCC unroll 8
-            for (int r = 0; r < mr; r++)
+        for (int i = 0; i < pd; i += 4, k += step, q += mr * 8) {
+            if (ahead)
+                c8_fetch(k + ahead, nk * VL * 4);
 #pragma GCC unroll 2
-                for (int plane = 0; plane < Q_PLANES; plane++) {
-                    S qv = Q_of(q + r * 8, plane);
+            for (int part = 0; part < PARTS; part++) {
+                I kv[2 * LV];
 #pragma GCC unroll 8
-                    for (int v = 0; v < LV; v++)
-                        DOT(acc[r][plane][v], kv[v], qv);
-                }
+                for (int v = 0; v < nk; v++)
+                    kv[v] = wide ? I_load(k + part * row + v * VL * 4) : U_of(I_load(k + v * VL * 4), part);
+#pragma GCC unroll 8
+                for (int r = 0; r < mr; r++)
+#pragma GCC unroll 2
+                    for (int plane = 0; plane < Q_PLANES; plane++) {
+                        I qv = I_broadcast4(q + r * 8 + (part + plane) * 4);
+#pragma GCC unroll 8
+                        for (int v = 0; v < nk; v++)
+                            DOT(acc[r][plane][v], kv[v], qv);
+                    }
+                AFTER_PART();
+            }
         }
 #pragma GCC unroll 8
         for (int r = 0; r < mr; r++)
 #pragma GCC unroll 8
-            for (int v = 0; v < LV; v++) {
+            for (int v = 0; v < nk; v++) {
                 N dot = (N)acc[r][0][v];
                 if (Q_PLANES == 2)
                     dot = (dot << 8) + (N)acc[r][Q_PLANES - 1][v];
-                I_store(s->dot[r0 + r] + half + v * VL, (I)dot);
+                I_store(s->dot[r0 + r] + t + v * VL, (I)dot);
             }
     }
 }
@@ -85,12 +121,14 @@ ALWAYS_INLINE I c8_seen(const struct c8_rows *s, int r, int t)
     return (I)(key >= s->lo[r]) & (I)(key < s->hi[r]);
 }
 
-/* The greatest dot of row r among the keys it sees. */
-ALWAYS_INLINE void c8_tile_max(struct c8_rows *s, int r)
+/* The greatest dot of row r among the keys it sees; full: all of them. */
+ALWAYS_INLINE void c8_tile_max(struct c8_rows *s, int r, bool full)
 {
     I most = I_broadcast(INT32_MIN);
     for (int t = 0; t < ATTN_TILE; t += VL) {
-        I dot = I_select(c8_seen(s, r, t), I_load(s->dot[r] + t), I_broadcast(INT32_MIN));
+        I dot = I_load(s->dot[r] + t);
+        if (!full)
+            dot = I_select(c8_seen(s, r, t), dot, I_broadcast(INT32_MIN));
         most = I_select((I)(dot > most), dot, most);
     }
     s->tile_max[r] = I_max_across(most);
@@ -117,167 +155,351 @@ static void c8_join(struct c8_rows *s, int begin, int end)
     }
 }
 
-/* The planes of p of row r, zero for keys it does not see, to a place in the order; and what they add to its mass. */
-ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, bool fine)
+/* The p of row r, zero for keys it does not see, to a place in the order; and what they add to its mass. full: it sees
+ * them all. The magic numbers of V_exp2 and I_rint stay in until the end: one exponent is 1 too large, and of 16 bits
+ * the magic is 0. */
+ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, bool fine, bool full)
 {
-    V unit = V_broadcast(s->unit[r]), of = V_broadcast(fine ? P_FINE : P_COARSE);
+    const int32_t magic = 0x4b400000;
+    V unit = V_broadcast(s->unit[r]), half = V_broadcast(fine ? P_FINE / 2 : P_COARSE / 2.0f);
+    uint8_t *to = s->p[place];
     I sum = {0};
+#pragma GCC unroll 2
     for (int t = 0; t < ATTN_TILE; t += LANES) {
-        I hi[LV], lo[LV];
+        I p[LV];
+#pragma GCC unroll 4
         for (int v = 0; v < LV; v++) {
-            I seen = c8_seen(s, r, t + v * VL);
-            I below = (I_load(s->dot[r] + t + v * VL) - s->tile_max[r]) & seen;
-            lo[v] = I_rint(V_exp2(V_from_int(below) * unit) * of) & seen;
-            hi[v] = fine ? lo[v] >> 8 : lo[v];
-            sum += lo[v];
+            I below = I_load(s->dot[r] + t + v * VL) - s->tile_max[r];
+            I seen = full ? I_broadcast(-1) : c8_seen(s, r, t + v * VL);
+            V e = V_exp2_twice(V_from_int(below & seen) * unit) * half;
+            p[v] = (I)(e + V_broadcast(0x1.8p23f));
+            if (!full)
+                p[v] = I_select(seen, p[v], I_broadcast(magic));
+            sum += p[v];
         }
-        low_bytes(s->p_hi[place] + t, hi);
+#if P_PLANES == 1
+#pragma GCC unroll 4
+        for (int v = 0; v < LV && fine; v++)
+            p[v] ^= P_BIAS;
+        P_pack(to + t * 2, p);
+#else
+        I hi[LV];
+        for (int v = 0; v < LV; v++)
+            hi[v] = fine ? p[v] >> 8 : p[v];
+        low_bytes(to + t, hi);
         if (fine)
-            low_bytes(s->p_lo[place] + t, lo);
+            low_bytes(to + ATTN_TILE + t, p);
+#endif
     }
     s->order[place] = (uint8_t)r;
-    int32_t p_sum = I_sum_across(sum) * (fine ? 1 : 256);
+    s->worth[place] = s->weight[r] * (fine ? 1.0f : 256.0f); /* exact, wherever it is multiplied */
+    int32_t p_sum = I_sum_across(sum - (int32_t)((uint32_t)magic * (ATTN_TILE / VL))) * (fine ? 1 : 256);
     s->mass[r] = fmaf((float)p_sum, s->weight[r], s->mass[r]);
     s->rest[r] = fmaf((float)(p_sum - P_FINE), s->weight[r], s->rest[r]);
 }
 
-/* Adds p (mr, ATTN_TILE) times nv vectors of channels of v, whose fours of keys are ldv bytes apart. */
-ALWAYS_INLINE void c8_plane(int mr, int nv, I (*acc)[C8_NV * LV], const uint8_t *p, const int8_t *v, size_t ldv,
-                            const int32_t *v_sum)
+/* What one pass over V for some rows does besides. */
+enum c8_sums {
+    SUMS_NONE,
+    SUMS_THERE, /* fine rows want sums of V, which are in v_sum */
+    SUMS_ALSO,  /* and which this pass makes, so that few rows need no pass more */
+};
+
+/* Adds p of mr rows, and sums, times nv vectors of channels of v, whose fours of keys, or each part of them, are ldv
+ * bytes apart. fetch: what is fetched meanwhile, as much as is read, or NULL. */
+ALWAYS_INLINE void c8_pass(int mr, int nv, bool wide, I (*acc)[2 * C8_NV * LV], I *sum, enum c8_sums sums,
+                           const uint8_t *p, const int8_t *v, size_t ldv, const int8_t *fetch)
 {
-#if DOT_LESS
-#pragma GCC unroll 8
-    for (int u = 0; u < nv; u++)
-#pragma GCC unroll 8
-        for (int r = 0; r < mr; r++)
-            acc[r][u] += I_load(v_sum + u * VL) * DOT_LESS;
-#else
-    (void)v_sum;
-#endif
+    const int four = P_PLANES == 1 ? 8 : 4; /* bytes of p */
 #pragma GCC unroll 1
-    for (const uint8_t *end = p + ATTN_TILE; p < end; p += 4, v += ldv) {
-        U pv[C8_MR];
+    for (const uint8_t *end = p + ATTN_TILE / 4 * four; p < end; p += four, v += wide ? 0 : ldv) {
+        if (fetch) {
+            c8_fetch(fetch, nv * VL * 4);
+            fetch += nv * VL * 4;
+        }
+#pragma GCC unroll 2
+        for (int part = 0; part < PARTS; part++, v += wide ? ldv : 0) {
+            I vv[2 * C8_NV * LV];
 #pragma GCC unroll 8
-        for (int r = 0; r < mr; r++)
-            pv[r] = U_of(D_broadcast(p + r * ATTN_TILE));
+            for (int u = 0; u < nv; u++)
+                vv[u] = wide ? I_load(v + u * VL * 4) : S_of(I_load(v + u * VL * 4), part);
 #pragma GCC unroll 8
-        for (int u = 0; u < nv; u++) {
-            S vv = S_of(D_load(v + u * VL * 4));
+            for (int r = 0; r < mr; r++) {
+                I pv = I_broadcast4(p + r * ATTN_TILE * 2 + part * 4);
+                if (P_PLANES == 2)
+                    pv = U_of(pv, part);
 #pragma GCC unroll 8
-            for (int r = 0; r < mr; r++)
-                DOT(acc[r][u], pv[r], vv);
+                for (int u = 0; u < nv; u++)
+                    DOT(acc[r][u], pv, vv[u]);
+            }
+#pragma GCC unroll 8
+            for (int u = 0; sums == SUMS_ALSO && u < nv; u++)
+                DOT(sum[u], I_broadcast(0x00010001), vv[u]);
+            AFTER_PART();
         }
     }
 }
 
-/* Joins nv vectors of channels from i on to mr rows from a place in the order on, all fine or none. */
-ALWAYS_INLINE void c8_values(int mr, int nv, struct c8_rows *s, int place, bool fine, const int8_t *v, size_t ldv,
-                             int i)
+/* Joins nv vectors of channels from i on to mr rows from a place in the order on. fine, where that takes two passes:
+ * all of them are. */
+ALWAYS_INLINE void c8_values(int mr, int nv, bool wide, struct c8_rows *s, int place, bool fine, enum c8_sums sums,
+                             const int8_t *v, size_t ldv, int i, const int8_t *fetch)
 {
-    I acc[C8_MR][C8_NV * LV];
+    I acc[C8_MR][2 * C8_NV * LV], sum[2 * C8_NV * LV];
+#pragma GCC unroll 8
+    for (int u = 0; u < nv; u++)
+        sum[u] = DOT_LESS ? I_load(s->v_sum + i + u * VL) : (I){0};
 #pragma GCC unroll 8
     for (int r = 0; r < mr; r++)
 #pragma GCC unroll 8
         for (int u = 0; u < nv; u++)
-            acc[r][u] = (I){0};
-    c8_plane(mr, nv, acc, s->p_hi[place], v, ldv, s->v_sum + i);
-    if (fine) {
+            acc[r][u] = sum[u];
+    c8_pass(mr, nv, wide, acc, sum, sums, s->p[place], v, ldv, fetch);
+    if (fine && P_PLANES == 2) {
 #pragma GCC unroll 8
         for (int r = 0; r < mr; r++)
 #pragma GCC unroll 8
             for (int u = 0; u < nv; u++)
-                acc[r][u] <<= 8;
-        c8_plane(mr, nv, acc, s->p_lo[place], v, ldv, s->v_sum + i);
+                acc[r][u] = (acc[r][u] << 8) + sum[u];
+        c8_pass(mr, nv, wide, acc, sum, SUMS_NONE, s->p[place] + ATTN_TILE, v, ldv, NULL);
     }
-    float worth = fine ? 1.0f : 256.0f; /* of one unit of acc; exact, wherever it is multiplied */
 #pragma GCC unroll 8
-    for (int r = 0; r < mr; r++) {
-        size_t row = s->order[place + r];
-        V weight = V_broadcast(s->weight[row] * worth), correction = V_broadcast(s->correction[row]);
-        float *out = s->out + row * (size_t)s->ld + i;
+    for (int u = 0; u < nv; u++)
+        if (sums == SUMS_ALSO)
+            sum[u] *= P_BIAS;
+    float *out = s->out + (size_t)place * (size_t)s->ld + i;
 #pragma GCC unroll 8
-        for (int u = 0; u < nv; u++)
-            V_store(out + u * VL, V_fma(V_from_int(acc[r][u]), weight, V_load(out + u * VL) * correction));
+    for (int r = 0; r < mr; r++, out += s->ld) {
+        int row = place + r;
+        if (P_PLANES == 2) {
+            row = s->order[place + r];
+            out = s->out + (size_t)row * (size_t)s->ld + i;
+        }
+        V worth = V_broadcast(s->worth[place + r]), correction = V_broadcast(s->correction[row]);
+        I mine = I_broadcast(s->fine[row]);
+#pragma GCC unroll 8
+        for (int u = 0; u < nv; u++) {
+            if (sums != SUMS_NONE)
+                acc[r][u] += (sums == SUMS_ALSO ? sum[u] : I_load(s->v_sum + i + u * VL)) & mine;
+            V_store(out + u * VL, V_fma(V_from_int(acc[r][u]), worth, V_load(out + u * VL) * correction));
+        }
     }
 }
 
+/* d channels of mr rows. */
+ALWAYS_INLINE void c8_channels(int mr, struct c8_rows *s, int place, bool fine, enum c8_sums sums, const int8_t *v,
+                               int d, const int8_t *fetch)
+{
+    const int nv = C8_NV * LV * TIMES(mr);
+    int i = 0;
+    for (; i + nv * VL <= d; i += nv * VL)
+        c8_values(mr, nv, false, s, place, fine, sums, v + i * 4, (size_t)d * 4, i,
+                  fetch ? fetch + i * ATTN_TILE : NULL);
+    for (; i + LANES <= d; i += LANES)
+        c8_values(mr, LV, false, s, place, fine, sums, v + i * 4, (size_t)d * 4, i,
+                  fetch ? fetch + i * ATTN_TILE : NULL);
+    if (i < d)
+        c8_values(mr, LV, false, s, place, fine, sums, s->v_tail[0], sizeof(s->v_tail[0]), i, NULL);
+}
+
+ALWAYS_INLINE void c8_some(int mr, struct c8_rows *s, int place, bool fine, enum c8_sums sums, const int8_t *v, int d,
+                           const int8_t *fetch)
+{
+    if (P_PLANES == 2 || sums == SUMS_NONE)
+        c8_channels(mr, s, place, fine, SUMS_NONE, v, d, fetch);
+    else if (mr < C8_MR && sums == SUMS_ALSO)
+        c8_channels(mr, s, place, fine, SUMS_ALSO, v, d, fetch);
+    else
+        c8_channels(mr, s, place, fine, SUMS_THERE, v, d, fetch);
+}
+
 #define C8_ROWS(mr)                                                                                                    \
-    static __attribute__((noinline)) void c8_dots_##mr(struct c8_rows *s, int r0, const uint8_t *k, int pd)            \
+    static __attribute__((noinline)) void c8_dots_##mr(struct c8_rows *s, int r0, const uint8_t *k, int pd,            \
+                                                       ptrdiff_t ahead)                                                \
     {                                                                                                                  \
-        c8_dots(mr, s, r0, k, pd);                                                                                     \
+        if (ahead)                                                                                                     \
+            c8_dots(mr, false, s, r0, k, pd, ahead);                                                                   \
+        else                                                                                                           \
+            c8_dots(mr, false, s, r0, k, pd, 0);                                                                       \
     }                                                                                                                  \
-    static                                                                                                             \
-        __attribute__((noinline)) void c8_values_##mr(struct c8_rows *s, int place, bool fine, const int8_t *v, int d) \
+    static __attribute__((noinline)) void c8_values_##mr(struct c8_rows *s, int place, bool fine, enum c8_sums sums,   \
+                                                         const int8_t *v, int d, const int8_t *fetch)                  \
     {                                                                                                                  \
-        int i = 0;                                                                                                     \
-        for (; i + LANES * C8_NV <= d; i += LANES * C8_NV)                                                             \
-            c8_values(mr, C8_NV *LV, s, place, fine, v + i * 4, (size_t)d * 4, i);                                     \
-        for (; i + LANES <= d; i += LANES)                                                                             \
-            c8_values(mr, LV, s, place, fine, v + i * 4, (size_t)d * 4, i);                                            \
-        if (i < d)                                                                                                     \
-            c8_values(mr, LV, s, place, fine, s->v_tail[0], sizeof(s->v_tail[0]), i);                                  \
+        if (fetch)                                                                                                     \
+            c8_some(mr, s, place, fine, sums, v, d, fetch);                                                            \
+        else                                                                                                           \
+            c8_some(mr, s, place, fine, sums, v, d, NULL);                                                             \
     }
 C8_ROWS(1)
 C8_ROWS(2)
 C8_ROWS(3)
-typedef void c8_dots_fn(struct c8_rows *, int, const uint8_t *, int);
-typedef void c8_values_fn(struct c8_rows *, int, bool, const int8_t *, int);
-static c8_dots_fn *const c8_dots_of[C8_MR + 1] = {NULL, c8_dots_1, c8_dots_2, c8_dots_3};
-static c8_values_fn *const c8_values_of[C8_MR + 1] = {NULL, c8_values_1, c8_values_2, c8_values_3};
+#if C8_MR == 6
+C8_ROWS(4)
+C8_ROWS(5)
+C8_ROWS(6)
+#define C8_OF(name)                                                                                                    \
+    {                                                                                                                  \
+        NULL, name##1, name##2, name##3, name##4, name##5, name##6                                                     \
+    }
+#else
+#define C8_OF(name)                                                                                                    \
+    {                                                                                                                  \
+        NULL, name##1, name##2, name##3                                                                                \
+    }
+#endif
+typedef void c8_dots_fn(struct c8_rows *, int, const uint8_t *, int, ptrdiff_t);
+typedef void c8_values_fn(struct c8_rows *, int, bool, enum c8_sums, const int8_t *, int, const int8_t *);
+static c8_dots_fn *const c8_dots_of[C8_MR + 1] = C8_OF(c8_dots_);
+static c8_values_fn *const c8_values_of[C8_MR + 1] = C8_OF(c8_values_);
 
-/* What all rows want of a tile of V: its last channels in whole vectors, and its sums. */
-static void c8_prepare_values(struct c8_rows *s, const int8_t *v, int d)
+#if PARTS > 1
+/* The same for a tile whose parts are made. */
+static __attribute__((noinline)) void c8_dots_wide(struct c8_rows *s, int r0, int pd)
 {
+    c8_dots(C8_MR, true, s, r0, s->wide_k, pd, 0);
+}
+
+static __attribute__((noinline)) void c8_values_wide(struct c8_rows *s, int place, enum c8_sums sums)
+{
+    for (int i = 0; i < s->ld; i += LANES)
+        if (sums == SUMS_NONE)
+            c8_values(C8_MR, LV, true, s, place, false, SUMS_NONE, (int8_t *)s->wide_v + i * 4, (size_t)s->ld * 4, i,
+                      0);
+        else
+            c8_values(C8_MR, LV, true, s, place, false, SUMS_THERE, (int8_t *)s->wide_v + i * 4, (size_t)s->ld * 4, i,
+                      0);
+}
+
+static void c8_widen_keys(struct c8_rows *s, const uint8_t *k, int pd)
+{
+    for (int i = 0; i < pd; i += 4)
+        for (int t = 0; t < ATTN_TILE; t += VL)
+            for (int part = 0; part < PARTS; part++)
+                I_store(s->wide_k + ((i / 4 * PARTS + part) * ATTN_TILE + t) * 4,
+                        U_of(I_load(k + (i * ATTN_TILE + t * 4)), part));
+}
+#endif
+
+/* Keys t to t + 3 of channels from i on, zero beyond the last. */
+ALWAYS_INLINE I c8_value_four(const struct c8_rows *s, const int8_t *v, int d, int t, int i)
+{
+    int whole = d / LANES * LANES;
+    return I_load(i < whole ? v + (t * d + i * 4) : s->v_tail[t / 4] + (i - whole) * 4);
+}
+
+/* What all rows want of a tile of V: its last channels in whole vectors; and if anyone does its sums, and its parts. */
+static void c8_prepare_values(struct c8_rows *s, const int8_t *v, int d, bool sums, bool wide)
+{
+    static const uint8_t one[4] = {DOT_LESS + 1, DOT_LESS + 1, DOT_LESS + 1, DOT_LESS + 1};
     int whole = d / LANES * LANES;
     for (int t = 0; whole < d && t < ATTN_TILE / 4; t++)
         memcpy(s->v_tail[t], v + ((size_t)t * (size_t)d + (size_t)whole) * 4, (size_t)(d - whole) * 4);
-#if DOT_LESS
-    static const uint8_t one[4] = {DOT_LESS + 1, DOT_LESS + 1, DOT_LESS + 1, DOT_LESS + 1};
-    U ones = U_of(D_broadcast(one));
-    for (int i = 0; i < s->ld; i += VL) {
-        bool tail = i >= whole;
+    for (int i = 0; sums && i < s->ld; i += VL) {
         I acc = {0};
-        for (int t = 0; t < ATTN_TILE / 4; t++) {
-            S vv = S_of(D_load(tail ? s->v_tail[t] + (i - whole) * 4 : v + ((size_t)t * (size_t)d + (size_t)i) * 4));
-            DOT(acc, ones, vv);
-        }
-        I_store(s->v_sum + i, acc);
+        for (int t = 0; t < ATTN_TILE; t += 4)
+            for (int part = 0; part < PARTS; part++)
+                DOT(acc, U_of(I_broadcast4(one), part), S_of(c8_value_four(s, v, d, t, i), part));
+        I_store(s->v_sum + i, acc * (DOT_LESS ? DOT_LESS : P_BIAS));
     }
+#if PARTS > 1
+    for (int t = 0; wide && t < ATTN_TILE; t += 4)
+        for (int i = 0; i < s->ld; i += VL)
+            for (int part = 0; part < PARTS; part++)
+                I_store(s->wide_v + ((t / 4 * PARTS + part) * s->ld + i) * 4, S_of(c8_value_four(s, v, d, t, i), part));
+#else
+    (void)wide;
 #endif
 }
 
-/* Rows [begin, end) see some of the tile at t0. */
-static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, int begin, int end)
+/* K and V of the tile at t0. */
+ALWAYS_INLINE void c8_tile_at(const struct attn_args *a, int64_t t0, const uint8_t *ret_kv[2])
 {
-    int pd = c8_padded_dim(a->d), first = begin / C8_MR * C8_MR;
     size_t block = attn_block(a, t0), at = (size_t)(t0 % a->block_size);
-    const uint8_t *k = a->k + block + at * (size_t)pd;
-    const int8_t *v = (const int8_t *)a->v + block + at * (size_t)a->d;
-    for (int r = first, mr; r < end; r += mr) {
-        mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
-        c8_dots_of[mr](s, r, k, pd);
+    ret_kv[0] = a->k + block + at * (size_t)c8_padded_dim(a->d);
+    ret_kv[1] = a->v + block + at * (size_t)a->d;
+}
+
+/* Probabilities of rows [begin, end). Returns the place in the order where those begin that need two passes. */
+static int c8_order(struct c8_rows *s, int begin, int end, bool full)
+{
+    int fine = end, coarse = begin;
+    for (int r = begin; r < end; r++)
+        fine -= P_PLANES == 2 && s->fine[r];
+    int first_fine = fine;
+    for (int r = begin; r < end; r++) {
+        int place = P_PLANES == 2 && s->fine[r] ? fine++ : coarse++;
+        if (full && s->fine[r])
+            c8_probabilities(s, r, place, true, true);
+        else if (full)
+            c8_probabilities(s, r, place, false, true);
+        else if (s->fine[r])
+            c8_probabilities(s, r, place, true, false);
+        else
+            c8_probabilities(s, r, place, false, false);
     }
+    return first_fine;
+}
+
+/* What rows [begin, end) see of the tile at t0, and the greatest dot of each. Returns whether all see all of it. */
+static bool c8_look(struct c8_rows *s, const struct attn_args *a, int64_t t0, int begin, int end)
+{
+    bool full = true;
     for (int r = begin; r < end; r++) {
         int64_t lo = attn_begin(a, r / a->group) - t0, hi = attn_end(a, r / a->group) - t0;
         s->lo[r] = lo > 0 ? (int)lo : 0;
         s->hi[r] = hi < ATTN_TILE ? (int)hi : ATTN_TILE;
+        full = full && lo <= 0 && hi >= ATTN_TILE;
         s->large[r] = c8_large(lo < 0 ? -lo : 0, a->d);
-        c8_tile_max(s, r);
     }
-    c8_join(s, begin, end);
-    int num_coarse = 0, coarse = 0;
     for (int r = begin; r < end; r++)
-        num_coarse += !s->fine[r];
-    for (int r = begin, fine = num_coarse; r < end; r++)
-        if (s->fine[r])
-            c8_probabilities(s, r, fine++, true);
+        if (full)
+            c8_tile_max(s, r, true);
         else
-            c8_probabilities(s, r, coarse++, false);
-    c8_prepare_values(s, v, a->d);
-    for (int place = 0, mr; place < end - begin; place += mr) {
-        int left = (place < num_coarse ? num_coarse : end - begin) - place;
+            c8_tile_max(s, r, false);
+    return full;
+}
+
+/* Rows [begin, end) see some of the tile at t0. The first of them fetch that at t_ahead. */
+static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, int begin, int end, int64_t t_ahead)
+{
+    int pd = c8_padded_dim(a->d), first = begin / C8_MR * C8_MR;
+    bool wide = PARTS > 1 && end - first >= 2 * C8_MR;
+    const uint8_t *kv[2], *next[2];
+    c8_tile_at(a, t0, kv);
+    c8_tile_at(a, t_ahead, next);
+    const int8_t *v = (const int8_t *)kv[1];
+#if PARTS > 1
+    if (wide)
+        c8_widen_keys(s, kv[0], pd);
+#endif
+    for (int r = first, mr; r < end; r += mr) {
+        mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
+#if PARTS > 1
+        if (wide && mr == C8_MR) {
+            c8_dots_wide(s, r, pd);
+            continue;
+        }
+#endif
+        c8_dots_of[mr](s, r, kv[0], pd, r == first ? next[0] - kv[0] : 0);
+    }
+    bool full = c8_look(s, a, t0, begin, end);
+    c8_join(s, begin, end);
+    int fine = c8_order(s, begin, end, full);
+    enum c8_sums sums = SUMS_NONE;
+    for (int r = begin; P_PLANES == 1 && r < end; r++)
+        if (s->fine[r])
+            sums = end - begin < C8_MR ? SUMS_ALSO : SUMS_THERE;
+    c8_prepare_values(s, v, a->d, DOT_LESS || sums == SUMS_THERE, wide);
+    for (int place = begin, mr; place < end; place += mr) {
+        int left = (place < fine ? fine : end) - place;
         mr = left < C8_MR ? left : C8_MR;
-        c8_values_of[mr](s, place, place >= num_coarse, v, a->d);
+#if PARTS > 1
+        if (wide && mr == C8_MR) {
+            c8_values_wide(s, place, sums);
+            continue;
+        }
+#endif
+        c8_values_of[mr](s, place, place >= fine, sums, v, a->d, place == begin ? (const int8_t *)next[1] : NULL);
     }
 }
 
@@ -303,7 +525,7 @@ void KFN(attn_c8)(const struct attn_args *a)
             from++;
         while (attn_begin(a, to - 1) >= t0 + ATTN_TILE)
             to--;
-        c8_tile(&s, a, t0, from * a->group, to * a->group);
+        c8_tile(&s, a, t0, from * a->group, to * a->group, t0 + ATTN_TILE < end ? t0 + ATTN_TILE : t0);
     }
     for (int r = 0; r < s.rows; r++) {
         float *out = a->out + (size_t)(r / a->group) * a->ldout + (size_t)(r % a->group) * (size_t)a->d;

@@ -1,7 +1,7 @@
-/* INT8 GEMM of one tier over dot products of four: a tier defines
- *     D       the bytes of VL columns by four; D_load(p), D_broadcast(p): four bytes, the same for every column
- *     U, S    what dots take of unsigned and of signed bytes; U_of(D), S_of(D)
- *     DOT(acc, u, s)   adds the sums over four of (u - DOT_LESS) * s to I acc
+/* INT8 GEMM of one tier over dot products of four. A tier defines
+ *     PARTS            instructions that a dot takes, each with a part of the bytes
+ *     U_of(d, part), S_of(d, part)   what they take of bytes d, unsigned and signed
+ *     DOT(acc, u, s)   adds: over the parts, the sums over four of (u - DOT_LESS) * s
  * and I8_MR, the rows that keep their accumulators in registers. Sums of a panel go to memory between blocks of k, so
  * that a block of weights stays in L1 for all rows of a block. */
 #include "kernel/simd/gemm_i8_store.h"
@@ -15,12 +15,12 @@ enum i8_weights { W_BYTES, W_LOW, W_HIGH };
 
 typedef int8_t I8 __attribute__((vector_size(VL * 4)));
 
-ALWAYS_INLINE D i8_weights_of(D d, enum i8_weights weights)
+ALWAYS_INLINE I i8_weights_of(I d, enum i8_weights weights)
 {
     if (weights == W_BYTES)
         return d;
-    I nibbles = (weights == W_HIGH ? (I)((N)d >> 4) : (I)d) & 0x0f0f0f0f;
-    return (D)((I8)nibbles - 8);
+    I nibbles = (weights == W_HIGH ? (I)((N)d >> 4) : d) & 0x0f0f0f0f;
+    return (I)((I8)nibbles - 8);
 }
 
 #ifdef I8_OWN_DOTS /* a file that has i8_dots */
@@ -31,16 +31,19 @@ ALWAYS_INLINE D i8_weights_of(D d, enum i8_weights weights)
 /* Four channels of mr rows times a panel. */
 ALWAYS_INLINE void i8_step(int mr, enum i8_weights weights, I (*acc)[PV], const uint8_t *x, size_t ldx, const int8_t *w)
 {
-    U u[I8_MR];
-#pragma GCC unroll 8
-    for (int r = 0; r < mr; r++)
-        u[r] = U_of(D_broadcast(x + (size_t)r * ldx));
-#pragma GCC unroll 8
-    for (int v = 0; v < PV; v++) {
-        S s = S_of(i8_weights_of(D_load(w + v * VL * 4), weights));
+#pragma GCC unroll 2
+    for (int part = 0; part < PARTS; part++) {
+        I u[I8_MR];
 #pragma GCC unroll 8
         for (int r = 0; r < mr; r++)
-            DOT(acc[r][v], u[r], s);
+            u[r] = U_of(I_broadcast4(x + (size_t)r * ldx), part);
+#pragma GCC unroll 8
+        for (int v = 0; v < PV; v++) {
+            I s = S_of(i8_weights_of(I_load(w + v * VL * 4), weights), part);
+#pragma GCC unroll 8
+            for (int r = 0; r < mr; r++)
+                DOT(acc[r][v], u[r], s);
+        }
     }
 }
 

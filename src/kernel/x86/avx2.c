@@ -12,10 +12,9 @@
 #undef F32_SAME
 
 #include "kernel/x86/ymm.h"
-#define MADD(a, b) ((I)_mm256_madd_epi16((__m256i)(a), (__m256i)(b)))
 #include "kernel/x86/madd.h"
 
-#define C8_MR 3
+#define C8_MR 6
 #define C8_NV 1
 #include "kernel/simd/attention_c8.h"
 #include "kernel/simd/float.h"

@@ -31,11 +31,19 @@ static inline void low_bytes(void *to, const I *v)
     _mm_storeu_si128(to, _mm512_cvtepi32_epi8((__m512i)v[0]));
 }
 
-#define MADD(a, b) ((I)_mm512_madd_epi16((__m512i)(a), (__m512i)(b)))
+/* The low 16 bits of 16 lanes, in each four the pairs (0, 2) and (1, 3). */
+static inline void P_pack(void *to, const I *p)
+{
+    __m512i pairs = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, 0, 1, 8, 9, 4, 5, 12, 13));
+    __m512i fours = _mm512_shuffle_epi8((__m512i)p[0], pairs);
+    fours = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 0, 2, 4, 6), fours);
+    _mm256_storeu_si256((__m256i *)to, _mm512_castsi512_si256(fours));
+}
+
 #include "kernel/x86/madd.h"
 
 #define I8_MR 6 /* 12 accumulators, 12 of x, 2 of w and a product in 32 registers */
-#define C8_MR 3
+#define C8_MR 6
 #define C8_NV 2
 #include "kernel/simd/attention_c8.h"
 #include "kernel/simd/float.h"

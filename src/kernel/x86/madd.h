@@ -1,51 +1,35 @@
-/* Dots of four (simd/gemm_i8.h) for x86 without VNNI. vpmaddubsw saturates, so bytes become 16-bit numbers, the even
- * and the odd ones of each four apart, which vpmaddwd multiplies and adds exactly. The tier defines MADD, that on I. */
+/* Dots of four (simd/gemm_i8.h) for x86 without VNNI, in two parts: bytes become 16-bit numbers, first the even ones of
+ * each four and then the odd ones, which vpmaddwd multiplies and adds exactly. */
 #include "kernel/simd/math.h"
 
 typedef int16_t S16 __attribute__((vector_size(VL * 4)));
 typedef uint16_t U16 __attribute__((vector_size(VL * 4)));
 
-typedef I D;
-typedef struct {
-    I even, odd;
-} U, S;
-
-ALWAYS_INLINE D D_load(const void *p)
-{
-    return I_load(p);
-}
-
-ALWAYS_INLINE D D_broadcast(const void *p)
-{
-    int32_t four;
-    memcpy(&four, p, 4);
-    return I_broadcast(four);
-}
-
-ALWAYS_INLINE U U_of(D d)
-{
-    return (U){d & 0x00ff00ff, (I)((U16)d >> 8)};
-}
-
-ALWAYS_INLINE S S_of(D d)
-{
-    return (S){(I)((S16)((U16)d << 8) >> 8), (I)((S16)d >> 8)};
-}
-
+#define PARTS 2
 #define DOT_LESS 0
-#define DOT(acc, u, s) ((acc) += MADD((u).even, (s).even), (acc) += MADD((u).odd, (s).odd))
+/* Assembly, because gcc 12 makes all products first and then lacks the registers for them. */
+#define DOT(acc, u, s)                                                                                                 \
+    do {                                                                                                               \
+        I product;                                                                                                     \
+        __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(acc), "=&v"(product) : "v"(u), "v"(s));              \
+    } while (0)
 
-/* q goes in whole: its even channels, and its odd ones. */
+ALWAYS_INLINE I U_of(I d, int part)
+{
+    return part ? (I)((U16)d >> 8) : d & 0x00ff00ff;
+}
+
+ALWAYS_INLINE I S_of(I d, int part)
+{
+    return (I)((S16)(part ? (U16)d : (U16)d << 8) >> 8);
+}
+
+/* q goes in whole: its even channels, and its odd ones. So does p: P_pack of the tier makes the same pairs. */
 #define Q_PLANES 1
+#define P_PLANES 1
 
 ALWAYS_INLINE void Q_pack(int8_t *to, const int32_t *q)
 {
     int16_t pairs[4] = {(int16_t)q[0], (int16_t)q[2], (int16_t)q[1], (int16_t)q[3]};
     memcpy(to, pairs, sizeof(pairs));
-}
-
-ALWAYS_INLINE S Q_of(const int8_t *p, int plane)
-{
-    (void)plane;
-    return (S){D_broadcast(p), D_broadcast(p + 4)};
 }

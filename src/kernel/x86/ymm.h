@@ -64,3 +64,13 @@ static inline void low_bytes(void *to, const I *v)
     __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     _mm_storeu_si128(to, _mm_shuffle_epi32(bytes, 0xd8));
 }
+
+/* The low 16 bits of 16 lanes, in each four the pairs (0, 2) and (1, 3). */
+static inline void P_pack(void *to, const I *p)
+{
+    const __m256i pairs = _mm256_setr_epi8(0, 1, 8, 9, 4, 5, 12, 13, 0, 1, 8, 9, 4, 5, 12, 13, 0, 1, 8, 9, 4, 5, 12, 13,
+                                           0, 1, 8, 9, 4, 5, 12, 13);
+    __m256i a = _mm256_shuffle_epi8((__m256i)p[0], pairs), b = _mm256_shuffle_epi8((__m256i)p[1], pairs);
+    __m256i fours = _mm256_unpacklo_epi64(a, b); /* 0, 2, 1, 3 */
+    _mm256_storeu_si256((__m256i *)to, _mm256_permute4x64_epi64(fours, 0xd8));
+}
