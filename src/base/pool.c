@@ -12,14 +12,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #define SPINS 4000
+#define TURN_PIECES 8 /* of a worker's slice, */
+#define TURN_MOST 32  /* of at most so many grains each */
+
+/* How many pieces of a worker's slice have been taken: the phase it is about, and their number. */
+struct taken {
+    _Alignas(64) _Atomic uint64_t count;
+};
 
 struct pool {
     int num_workers;
-    pthread_t *threads; /* (num_workers - 1) */
+    pthread_t *threads;  /* (num_workers - 1) */
+    struct taken *taken; /* (num_workers) */
     pool_fn *fn;
     void *arg;
     bool quit;
@@ -56,9 +65,11 @@ static void change(struct pool *pool, _Atomic uint32_t *word)
 
 void pool_barrier(struct pool *pool)
 {
-    if (pool->num_workers == 1)
-        return;
     uint32_t phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
+    if (pool->num_workers == 1) {
+        atomic_store_explicit(&pool->phase, phase + 1, memory_order_relaxed);
+        return;
+    }
     if (atomic_fetch_add(&pool->arrived, 1) + 1 == (uint32_t)pool->num_workers) {
         atomic_store_explicit(&pool->arrived, 0, memory_order_relaxed);
         change(pool, &pool->phase);
@@ -87,6 +98,12 @@ struct pool *pool_new(int num_workers)
     if (!pool)
         return NULL;
     *pool = (struct pool){.num_workers = 1};
+    pool->taken = aligned_alloc(64, (size_t)num_workers * sizeof(*pool->taken));
+    if (!pool->taken) {
+        free(pool);
+        return NULL;
+    }
+    memset(pool->taken, 0xff, (size_t)num_workers * sizeof(*pool->taken)); /* no phase that comes soon */
     pool->threads = mem_calloc((size_t)num_workers, sizeof(*pool->threads));
     /* Signals belong to the main program: workers block them all. */
     sigset_t all, old;
@@ -119,6 +136,7 @@ void pool_free(struct pool *pool)
     for (int i = 0; i + 1 < pool->num_workers; i++)
         pthread_join(pool->threads[i], NULL);
     free(pool->threads);
+    free(pool->taken);
     free(pool);
 }
 
@@ -134,4 +152,48 @@ void pool_run(struct pool *pool, pool_fn *fn, void *arg)
     change(pool, &pool->epoch);
     fn(arg, 0, pool->num_workers);
     pool_barrier(pool);
+}
+
+static void turn_of(struct pool_turn *turn, int victim)
+{
+    turn->victim = victim;
+    pool_slice(turn->n, turn->grain, victim, turn->pool->num_workers, &turn->begin, &turn->end);
+    int pieces = (turn->end - turn->begin) / turn->grain / TURN_PIECES;
+    turn->piece = (pieces < 1 ? 1 : pieces > TURN_MOST ? TURN_MOST : pieces) * turn->grain;
+}
+
+void pool_turn_begin(struct pool_turn *turn, struct pool *pool, int worker, int n, int grain)
+{
+    *turn = (struct pool_turn){.pool = pool, .worker = worker, .n = n, .grain = grain};
+    turn->phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
+    turn_of(turn, worker);
+}
+
+/* The next piece of the victim's slice. */
+static bool turn_take(struct pool_turn *turn, int *ret_begin, int *ret_end)
+{
+    _Atomic uint64_t *count = &turn->pool->taken[turn->victim].count;
+    uint64_t old = atomic_load_explicit(count, memory_order_relaxed), taken, at;
+    do {
+        taken = old >> 32 == turn->phase ? (uint32_t)old : 0; /* nobody has begun on it */
+        at = (uint64_t)turn->begin + taken * (uint64_t)turn->piece;
+        if (at >= (uint64_t)turn->end)
+            return false;
+    } while (!atomic_compare_exchange_weak_explicit(count, &old, (uint64_t)turn->phase << 32 | (taken + 1),
+                                                    memory_order_relaxed, memory_order_relaxed));
+    *ret_begin = (int)at;
+    *ret_end = turn->end - *ret_begin < turn->piece ? turn->end : *ret_begin + turn->piece;
+    return true;
+}
+
+bool pool_turn_next(struct pool_turn *turn, int *ret_begin, int *ret_end)
+{
+    int n = turn->pool->num_workers;
+    while (!turn_take(turn, ret_begin, ret_end)) {
+        int next = (turn->victim + 1) % n;
+        if (next == turn->worker)
+            return false;
+        turn_of(turn, next);
+    }
+    return true;
 }

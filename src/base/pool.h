@@ -3,7 +3,9 @@
 #ifndef OCTAVO_BASE_POOL_H
 #define OCTAVO_BASE_POOL_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct pool;
 
@@ -27,5 +29,19 @@ static inline void pool_slice(int n, int grain, int worker, int num_workers, int
     *ret_begin = begin < n ? begin : n;
     *ret_end = end < n ? end : n;
 }
+
+/* Shares out n items between two barriers: a worker takes its own slice, piece by piece, and then pieces of those who
+ * are behind, because a core is slower, or has other work as well. Which worker an item goes to is up to chance. Inside
+ * fn, by every worker with the same n and grain, at most once between two barriers. */
+struct pool_turn {
+    struct pool *pool;
+    int worker, n, grain;
+    int victim; /* whose slice is taken from */
+    int begin, end, piece;
+    uint32_t phase;
+};
+void pool_turn_begin(struct pool_turn *turn, struct pool *pool, int worker, int n, int grain);
+/* The next piece; false when nothing is left. */
+bool pool_turn_next(struct pool_turn *turn, int *ret_begin, int *ret_end);
 
 #endif

@@ -346,19 +346,39 @@ static void quantize_rows(const struct part *w, const struct linear *l, const fl
     rows_done(w);
 }
 
-/* This worker's columns of a set of linears, for rows [from, to), which begin at x and y. */
+/* Columns of a set of linears, shared out, for rows [from, to), which begin at x and y. */
 static void columns(const struct part *w, const struct linear *set, int count, float *y, size_t ldy, const float *x,
                     size_t ldx, int from, int to, enum profile_phase phase)
 {
     struct linear_input in = linear_input_from(&w->rows->in, from);
+    struct pool_turn turn;
     int begin, end;
-    pool_slice(linear_set_panels(set, count), 1, w->worker, w->num_workers, &begin, &end);
-    linear_forward(w->p->m->ops, set, count, y, ldy, x, ldx, &in, to - from, begin, end);
+    pool_turn_begin(&turn, w->p->m->pool, w->worker, linear_set_panels(set, count), 1);
+    while (pool_turn_next(&turn, &begin, &end))
+        linear_forward(w->p->m->ops, set, count, y, ldy, x, ldx, &in, to - from, begin, end);
     barrier(w, phase);
 }
 
-/* q, k and v of all tokens, finished. A worker finishes the heads whose columns it computed, a few rows at a time,
- * while they are in its cache; heads that are not made of whole panels are finished by whoever has the token. */
+/* Heads [begin, end) of q, k and v of all tokens, finished a few rows at a time, while they are in this worker's cache.
+ */
+static void qkv_heads(const struct part *w, int layer_idx, int begin, int end)
+{
+    const struct pass *p = w->p;
+    const struct model_config *c = &p->m->config;
+    size_t hidden = (size_t)c->hidden_size, ld = ld_qkv(c);
+    int tokens = p->batch->num_tokens, per_head = c->head_dim / GEMM_NR;
+    for (int from = 0, to; from < tokens; from = to) {
+        to = MIN(from + HEADS_TOKENS, tokens);
+        struct linear_input in = linear_input_from(&w->rows->in, from);
+        linear_forward(p->m->ops, p->m->layers[layer_idx].qkv, NUM_QKV, p->ws->qkv + (size_t)from * ld, ld,
+                       w->rows->h + (size_t)from * hidden, hidden, &in, to - from, begin * per_head, end * per_head);
+        mark(w, PROFILE_QKV);
+        heads_finish(p, layer_idx, begin, end, from, to);
+        mark(w, PROFILE_HEADS);
+    }
+}
+
+/* q, k and v of all tokens, finished. Heads that are not made of whole panels are finished by whoever has the token. */
 static void qkv(const struct part *w, int layer_idx)
 {
     const struct pass *p = w->p;
@@ -373,17 +393,10 @@ static void qkv(const struct part *w, int layer_idx)
         barrier(w, PROFILE_HEADS);
         return;
     }
-    pool_slice(heads, 1, w->worker, w->num_workers, &begin, &end);
-    for (int from = 0, to; from < tokens; from = to) {
-        to = MIN(from + HEADS_TOKENS, tokens);
-        struct linear_input in = linear_input_from(&w->rows->in, from);
-        linear_forward(p->m->ops, layer->qkv, NUM_QKV, p->ws->qkv + (size_t)from * ld, ld,
-                       w->rows->h + (size_t)from * hidden, hidden, &in, to - from, begin * c->head_dim / GEMM_NR,
-                       end * c->head_dim / GEMM_NR);
-        mark(w, PROFILE_QKV);
-        heads_finish(p, layer_idx, begin, end, from, to);
-        mark(w, PROFILE_HEADS);
-    }
+    struct pool_turn turn;
+    pool_turn_begin(&turn, p->m->pool, w->worker, heads, 1);
+    while (pool_turn_next(&turn, &begin, &end))
+        qkv_heads(w, layer_idx, begin, end);
     barrier(w, PROFILE_HEADS);
 }
 
@@ -558,9 +571,12 @@ static void logits_worker(void *arg, int worker, int num_workers)
     const struct part w = {&p, p.replicated ? &j->ws->own[worker] : &j->ws->shared, worker, num_workers};
     size_t hidden = (size_t)j->m->lm_head.k;
     quantize_rows(&w, &j->m->lm_head, j->hidden, hidden, 0, j->rows);
+    struct pool_turn turn;
     int begin, end;
-    pool_slice(linear_set_panels(&j->m->lm_head, 1), 1, worker, num_workers, &begin, &end);
-    linear_forward(j->m->ops, &j->m->lm_head, 1, j->logits, j->ld, j->hidden, hidden, &w.rows->in, j->rows, begin, end);
+    pool_turn_begin(&turn, j->m->pool, worker, linear_set_panels(&j->m->lm_head, 1), 1);
+    while (pool_turn_next(&turn, &begin, &end))
+        linear_forward(j->m->ops, &j->m->lm_head, 1, j->logits, j->ld, j->hidden, hidden, &w.rows->in, j->rows, begin,
+                       end);
     mark(&w, PROFILE_LM_HEAD);
 }
 

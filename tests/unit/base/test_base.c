@@ -176,6 +176,55 @@ static void pool_runs(void **state)
     assert_int_equal(covered, 100);
 }
 
+enum { TURN_ITEMS = 1003, TURN_ROUNDS = 50 };
+
+struct turns {
+    struct pool *pool;
+    _Atomic int taken[TURN_ITEMS], sum, torn;
+    int n, grain;
+};
+
+/* In the first round worker 0 waits after its first piece until all else is done: others have to do it. */
+static void turns_run(void *arg, int worker, int num_workers)
+{
+    struct turns *t = arg;
+    for (int round = 0; round < TURN_ROUNDS; round++) {
+        struct pool_turn turn;
+        int begin, end;
+        pool_turn_begin(&turn, t->pool, worker, t->n, t->grain);
+        while (pool_turn_next(&turn, &begin, &end)) {
+            if (begin >= end || end > t->n || begin % t->grain)
+                atomic_fetch_add(&t->torn, 1);
+            for (int i = begin; i < end; i++)
+                atomic_fetch_add(&t->taken[i], 1);
+            atomic_fetch_add(&t->sum, end - begin);
+            while (worker == 0 && num_workers > 1 && round == 0 && atomic_load(&t->sum) < t->n)
+                usleep(100);
+        }
+        pool_barrier(t->pool);
+        if (round % 3 == 0) /* a phase without a turn */
+            pool_barrier(t->pool);
+    }
+}
+
+static void pool_turns(void **state)
+{
+    (void)state;
+    static const int shapes[][2] = {{TURN_ITEMS, 1}, {TURN_ITEMS, 4}, {1, 1}, {2, 1}, {0, 1}, {1000, 100}};
+    for (int workers = 1; workers <= 5; workers++)
+        for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
+            struct turns t = {.pool = pool_new(workers), .n = shapes[s][0], .grain = shapes[s][1]};
+            assert_non_null(t.pool);
+            pool_run(t.pool, turns_run, &t);
+            atomic_store(&t.sum, 0);
+            pool_run(t.pool, turns_run, &t);
+            assert_int_equal(atomic_load(&t.torn), 0);
+            for (int i = 0; i < TURN_ITEMS; i++)
+                assert_int_equal(t.taken[i], i < t.n ? 2 * TURN_ROUNDS : 0);
+            pool_free(t.pool);
+        }
+}
+
 /* --isa's list is the tiers; a CPU runs those of its own architecture only, and the best is one of them. */
 static void isa_tiers(void **state)
 {
@@ -204,7 +253,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(utf8_forms),         cmocka_unit_test(json_strings), cmocka_unit_test(json_bad_input),
         cmocka_unit_test(json_wide_integers), cmocka_unit_test(strmap_many),  cmocka_unit_test(errors_are_one_line),
-        cmocka_unit_test(pool_runs),          cmocka_unit_test(isa_tiers),
+        cmocka_unit_test(pool_runs),          cmocka_unit_test(pool_turns),   cmocka_unit_test(isa_tiers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
