@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #define SPINS 4000
-#define TURN_PIECES 8 /* of a worker's slice, */
+#define TURN_PIECES 5 /* of a worker's slice, */
 #define TURN_MOST 32  /* of at most so many grains each */
 
 /* How many pieces of a worker's slice have been taken: the phase it is about, and their number. */

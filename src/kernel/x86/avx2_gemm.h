@@ -38,24 +38,26 @@ ALWAYS_INLINE __m256i i8_four(const void *p)
     return _mm256_set1_epi32(four);
 }
 
-/* Eight fours of a row, q at to: those of too large a pair are halved there and listed. Returns the list's length. */
+/* Stores eight fours of a row; those of too large a pair are halved and listed. Returns the list's length. */
 ALWAYS_INLINE int i8_halve(int8_t *to, struct i8_rest *rests, int count, __m256i q, int row, int k)
 {
     __m256i pairs = _mm256_abs_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q));
     __m256i large = _mm256_cmpgt_epi16(pairs, _mm256_set1_epi16(128));
-    __m256i none = _mm256_cmpeq_epi32(large, _mm256_setzero_si256());
-    unsigned fours = 0xffu & ~(unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(none));
-    for (; fours; fours &= fours - 1) {
-        int at = __builtin_ctz(fours) * 4;
-        int8_t rest[4];
-        for (int c = 0; c < 4; c++) {
-            int8_t half = (int8_t)(to[at + c] >> 1);
-            rest[c] = (int8_t)(to[at + c] - half);
-            to[at + c] = half;
+    __m256i fine = _mm256_cmpeq_epi32(large, _mm256_setzero_si256());
+    unsigned fours = 0xffu & ~(unsigned)_mm256_movemask_ps(_mm256_castsi256_ps(fine));
+    if (fours) {
+        __m256i u = _mm256_xor_si256(q, _mm256_set1_epi8((char)0x80));
+        u = _mm256_and_si256(_mm256_srli_epi16(u, 1), _mm256_set1_epi8(0x7f));
+        __m256i half = _mm256_sub_epi8(u, _mm256_set1_epi8(0x40));
+        int32_t rest[8];
+        _mm256_storeu_si256((__m256i *)rest, _mm256_sub_epi8(q, half));
+        for (; fours; fours &= fours - 1) {
+            int at = __builtin_ctz(fours);
+            rests[count++] = (struct i8_rest){(int16_t)row, (int16_t)(k + at * 4), rest[at]};
         }
-        rests[count] = (struct i8_rest){.row = (int16_t)row, .k = (int16_t)(k + at)};
-        memcpy(&rests[count++].four, rest, 4);
+        q = _mm256_blendv_epi8(half, q, fine);
     }
+    _mm256_storeu_si256((__m256i *)to, q);
     return count;
 }
 
@@ -105,9 +107,10 @@ static void i8_make_ready(struct i8_ready *ready, const uint8_t *x, size_t ldx, 
                 from = tail;
             }
             __m256i q = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)from), _mm256_set1_epi8((char)0x80));
-            _mm256_storeu_si256((__m256i *)to, q);
             if (halve)
                 count = i8_halve(to, rests, count, q, r, i % I8_K_BLOCK);
+            else
+                _mm256_storeu_si256((__m256i *)to, q);
         }
         ready->num_rests[block] = count;
     }
@@ -164,7 +167,7 @@ ALWAYS_INLINE void i8_dots(int mr, int nv, bool nibbles, bool fetch, const int8_
         for (int c = 0; c < nv; c++)
             acc[r][c] = _mm256_loadu_si256((const __m256i *)(sum[r] + c * 8));
     int step = nibbles ? 8 : 4;
-#pragma GCC unroll 1
+#pragma GCC unroll 2
     for (int i = 0; i < len; i += step, x += step, w += 4 * GEMM_NR) {
         if (fetch) {
             _mm_prefetch((const char *)w + I8_AHEAD, _MM_HINT_T0);
