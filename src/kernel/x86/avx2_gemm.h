@@ -13,7 +13,7 @@
 #define I8_K_BLOCK 512     /* of k: 16 KB of weights stay in L1 for all rows of a block */
 #define I8_SPAN 32768      /* of k that is made ready at once */
 #define I8_FEW 4           /* rows that wait for memory: their weights are read as they lie, two rows at a time */
-#define I8_AHEAD 1024      /* bytes that those are fetched ahead */
+#define I8_AHEAD 1024      /* bytes that those are fetched ahead; others fetch the next block meanwhile */
 #define I8_READY (1 << 17) /* bytes of a block's activations: as many rows as fit, at least three */
 
 /* A four of activations that goes in twice: which, and what is left of it. */
@@ -156,8 +156,8 @@ ALWAYS_INLINE void i8_step(int mr, int nv, bool nibbles, __m256i (*acc)[4], cons
     }
 }
 
-/* Adds mr rows times nv vectors of a panel's columns to sum. */
-ALWAYS_INLINE void i8_dots(int mr, int nv, bool nibbles, bool fetch, const int8_t *x, size_t ldx, const int8_t *w,
+/* Adds mr rows times nv vectors of a panel's columns to sum. ahead: bytes from w to what is fetched, or 0. */
+ALWAYS_INLINE void i8_dots(int mr, int nv, bool nibbles, ptrdiff_t ahead, const int8_t *x, size_t ldx, const int8_t *w,
                            int len, int32_t (*sum)[GEMM_NR])
 {
     __m256i acc[I8_MR][4];
@@ -169,9 +169,11 @@ ALWAYS_INLINE void i8_dots(int mr, int nv, bool nibbles, bool fetch, const int8_
     int step = nibbles ? 8 : 4;
 #pragma GCC unroll 2
     for (int i = 0; i < len; i += step, x += step, w += 4 * GEMM_NR) {
-        if (fetch) {
-            _mm_prefetch((const char *)w + I8_AHEAD, _MM_HINT_T0);
-            _mm_prefetch((const char *)w + I8_AHEAD + 64, _MM_HINT_T0);
+        if (ahead && nv == 4) {
+            _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
+            _mm_prefetch((const char *)w + ahead + 64, _MM_HINT_T0);
+        } else if (ahead) {
+            _mm_prefetch((const char *)w + ahead, _MM_HINT_T1);
         }
         i8_step(mr, nv, nibbles, acc, x, ldx, w);
     }
@@ -182,21 +184,30 @@ ALWAYS_INLINE void i8_dots(int mr, int nv, bool nibbles, bool fetch, const int8_
             _mm256_storeu_si256((__m256i *)(sum[r] + c * 8), acc[r][c]);
 }
 
-typedef void i8_rows_fn(const int8_t *x, size_t ldx, const int8_t *w, int len, int32_t (*sum)[GEMM_NR]);
+/* The first rows of a block fetch the next one. */
+typedef void i8_rows_fn(const int8_t *x, size_t ldx, const int8_t *w, int len, bool first, int32_t (*sum)[GEMM_NR]);
 
 /* few: all columns of a panel at once, for one or two rows; many: half of them and then the other half. */
 #define I8_FEW_ROWS(name, mr, nibbles)                                                                                 \
     static __attribute__((noinline)) void name##_few_##mr(const int8_t *x, size_t ldx, const int8_t *w, int len,       \
-                                                          int32_t(*sum)[GEMM_NR])                                      \
+                                                          bool first, int32_t(*sum)[GEMM_NR])                          \
     {                                                                                                                  \
-        i8_dots(mr, 4, nibbles, true, x, ldx, w, len, sum);                                                            \
+        (void)first;                                                                                                   \
+        i8_dots(mr, 4, nibbles, I8_AHEAD, x, ldx, w, len, sum);                                                        \
     }
 #define I8_MANY_ROWS(name, mr, nibbles)                                                                                \
     static __attribute__((noinline)) void name##_many_##mr(const int8_t *x, size_t ldx, const int8_t *w, int len,      \
-                                                           int32_t(*sum)[GEMM_NR])                                     \
+                                                           bool first, int32_t(*sum)[GEMM_NR])                         \
     {                                                                                                                  \
-        i8_dots(mr, 2, nibbles, false, x, ldx, w, len, sum);                                                           \
-        i8_dots(mr, 2, nibbles, false, x, ldx, w + 64, len, (int32_t(*)[GEMM_NR])(sum[0] + 16));                       \
+        int32_t(*right)[GEMM_NR] = (int32_t(*)[GEMM_NR])(sum[0] + 16);                                                 \
+        const ptrdiff_t block = I8_K_BLOCK * GEMM_NR / (nibbles ? 2 : 1);                                              \
+        if (first) {                                                                                                   \
+            i8_dots(mr, 2, nibbles, block, x, ldx, w, len, sum);                                                       \
+            i8_dots(mr, 2, nibbles, block, x, ldx, w + 64, len, right);                                                \
+        } else {                                                                                                       \
+            i8_dots(mr, 2, nibbles, 0, x, ldx, w, len, sum);                                                           \
+            i8_dots(mr, 2, nibbles, 0, x, ldx, w + 64, len, right);                                                    \
+        }                                                                                                              \
     }
 #define I8_ROWS(name, nibbles)                                                                                         \
     I8_FEW_ROWS(name, 1, nibbles)                                                                                      \
@@ -235,7 +246,7 @@ static void i8_panel(struct i8_ready *ready, int rows, const int8_t *w, int len,
         for (int r = 0, n; r < rows; r += n) {
             int passes = (rows - r + most - 1) / most;
             n = (rows - r + passes - 1) / passes;
-            rows_of[n](ready->x + (size_t)r * ready->ldx + i, ready->ldx, w, block, sum + r);
+            rows_of[n](ready->x + (size_t)r * ready->ldx + i, ready->ldx, w, block, r == 0, sum + r);
         }
         i8_add_rests(i8_rests(ready, rows, i / I8_K_BLOCK), ready->num_rests[i / I8_K_BLOCK], w, sum);
     }
