@@ -42,16 +42,59 @@ struct c8_rows {
 #endif
 };
 
+/* Channels [i, i + VL) of x, zero beyond d. */
+ALWAYS_INLINE V c8_load(const float *x, int i, int d)
+{
+    float tail[VL] = {0};
+    if (i + VL <= d)
+        return V_load(x + i);
+    for (int c = 0; i + c < d; c++)
+        tail[c] = x[i + c];
+    return V_load(tail);
+}
+
+/* c8_quant_q, as the dots want it. */
 static void c8_query(struct c8_rows *s, const struct attn_args *a, int r)
 {
     const float *q = a->q + (size_t)(r / a->group) * a->ldq + (size_t)(r % a->group) * (size_t)a->d;
-    int first = r / C8_MR * C8_MR, mr = s->rows - first < C8_MR ? s->rows - first : C8_MR;
-    size_t pd = (size_t)c8_padded_dim(a->d);
-    int8_t *to = s->q + ((size_t)first * pd / 4 + (size_t)(r - first)) * 8;
-    int32_t q16[C8_MAX_DIM];
-    s->unit[r] = c8_quant_q(q16, q, a->c8->k_scale, a->d, a->scale);
-    for (size_t i = 0; i < pd; i += 4, to += mr * 8)
+    int first = r / C8_MR * C8_MR, mr = s->rows - first < C8_MR ? s->rows - first : C8_MR, pd = c8_padded_dim(a->d);
+    int8_t *to = s->q + ((size_t)first * (size_t)pd / 4 + (size_t)(r - first)) * 8;
+    int32_t q16[C8_MAX_DIM + VL];
+    float scaled[C8_MAX_DIM + VL], lane[VL], greatest = 0;
+    V most = V_broadcast(0);
+    for (int i = 0; i < pd; i += VL) {
+        V x = c8_load(q, i, a->d) * c8_load(a->c8->k_scale, i, a->d);
+        V_store(scaled + i, x);
+        most = V_max(V_abs(x), most);
+    }
+    V_store(lane, most);
+    for (int i = 0; i < VL; i++)
+        greatest = lane[i] > greatest ? lane[i] : greatest;
+    int limit = (int)(INT32_MAX / (255 * a->d)), q_max = limit < Q_MAX ? limit : Q_MAX;
+    float unit = greatest / (float)q_max;
+    unit = unit > 0 ? unit : 1.0f;
+    struct V_divisor by = V_divisor_of(unit);
+    for (int i = 0; i < pd; i += VL) {
+        V x = V_divide(&by, V_load(scaled + i));
+        x = V_min(V_max(x, V_broadcast((float)-q_max)), V_broadcast((float)q_max));
+        I_store(q16 + i, I_rint(x));
+    }
+    for (int i = 0; i < pd; i += 4, to += mr * 8)
         Q_pack(to, q16 + i);
+    s->unit[r] = unit * (a->scale * 0x1.715476p+0f);
+}
+
+/* What row r comes to: its sums over its mass, V's offset off, times V's scale. */
+static void c8_finish(const struct c8_rows *s, const struct attn_args *a, int r)
+{
+    float *out = a->out + (size_t)(r / a->group) * a->ldout + (size_t)(r % a->group) * (size_t)a->d;
+    const float *sums = s->out + (size_t)r * (size_t)s->ld, *offset = a->c8->v_offset, *scale = a->c8->v_scale;
+    float inv = 1.0f / s->mass[r];
+    int i = 0;
+    for (; i + VL <= a->d; i += VL)
+        V_store(out + i, (V_load(sums + i) * V_broadcast(inv) - V_load(offset + i)) * V_load(scale + i));
+    for (; i < a->d; i++)
+        out[i] = (sums[i] * inv - offset[i]) * scale[i];
 }
 
 /* Read once, so it need not stay. */
@@ -527,11 +570,6 @@ void KFN(attn_c8)(const struct attn_args *a)
             to--;
         c8_tile(&s, a, t0, from * a->group, to * a->group, t0 + ATTN_TILE < end ? t0 + ATTN_TILE : t0);
     }
-    for (int r = 0; r < s.rows; r++) {
-        float *out = a->out + (size_t)(r / a->group) * a->ldout + (size_t)(r % a->group) * (size_t)a->d;
-        const float *sums = s.out + (size_t)r * (size_t)s.ld;
-        float inv = 1.0f / s.mass[r];
-        for (int i = 0; i < a->d; i++)
-            out[i] = (sums[i] * inv - a->c8->v_offset[i]) * a->c8->v_scale[i];
-    }
+    for (int r = 0; r < s.rows; r++)
+        c8_finish(&s, a, r);
 }
