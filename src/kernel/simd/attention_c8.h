@@ -486,20 +486,25 @@ static int c8_order(struct c8_rows *s, int begin, int end, bool full)
 /* What rows [begin, end) see of the tile at t0, and the greatest dot of each. Returns whether all see all of it. */
 static bool c8_look(struct c8_rows *s, const struct attn_args *a, int64_t t0, int begin, int end)
 {
-    bool full = true;
+    int first = begin / a->group, last = (end - 1) / a->group; /* tokens: who comes later begins and ends later */
+    if (attn_begin(a, last) <= t0 && attn_end(a, first) >= t0 + ATTN_TILE) {
+        for (int r = begin; r < end; r++)
+            c8_tile_max(s, r, true);
+        for (int t = first, r = begin; t <= last; t++) {
+            float large = c8_large(t0 - attn_begin(a, t), a->d);
+            for (; r < (t + 1) * a->group; r++)
+                s->large[r] = large;
+        }
+        return true;
+    }
     for (int r = begin; r < end; r++) {
         int64_t lo = attn_begin(a, r / a->group) - t0, hi = attn_end(a, r / a->group) - t0;
         s->lo[r] = lo > 0 ? (int)lo : 0;
         s->hi[r] = hi < ATTN_TILE ? (int)hi : ATTN_TILE;
-        full = full && lo <= 0 && hi >= ATTN_TILE;
         s->large[r] = c8_large(lo < 0 ? -lo : 0, a->d);
+        c8_tile_max(s, r, false);
     }
-    for (int r = begin; r < end; r++)
-        if (full)
-            c8_tile_max(s, r, true);
-        else
-            c8_tile_max(s, r, false);
-    return full;
+    return false;
 }
 
 /* Rows [begin, end) see some of the tile at t0. The first of them fetch that at t_ahead. */
