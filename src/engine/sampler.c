@@ -5,6 +5,7 @@
 #include "base/detmath.h"
 #include "base/mem.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,10 +15,11 @@
 
 int sampler_scratch_init(struct sampler_scratch *s, int32_t vocab_size)
 {
-    size_t n = (size_t)vocab_size;
-    *s = (struct sampler_scratch){mem_try_array(n, sizeof(float)), mem_try_array(n, sizeof(float)),
-                                  mem_try_array(n, sizeof(int32_t)), mem_try_calloc(n, sizeof(int32_t))};
-    return s->z && s->p && s->ids && s->counts ? 0 : OCTAVO_ENOMEM;
+    size_t n = (size_t)vocab_size, blocks = (n + SCAN_BLOCK - 1) / SCAN_BLOCK;
+    *s = (struct sampler_scratch){mem_try_array(n, sizeof(float)),      mem_try_array(n, sizeof(float)),
+                                  mem_try_array(n, sizeof(int32_t)),    mem_try_calloc(n, sizeof(int32_t)),
+                                  mem_try_array(blocks, sizeof(float)), mem_try_array(blocks, sizeof(int32_t))};
+    return s->z && s->p && s->ids && s->counts && s->greatest && s->blocks ? 0 : OCTAVO_ENOMEM;
 }
 
 void sampler_scratch_release(struct sampler_scratch *s)
@@ -26,6 +28,8 @@ void sampler_scratch_release(struct sampler_scratch *s)
     free(s->p);
     free(s->ids);
     free(s->counts);
+    free(s->greatest);
+    free(s->blocks);
 }
 
 /* Uniform in [0, 1): splitmix64's finaliser over seed and index, twice, so that neighbours share nothing. */
@@ -93,19 +97,55 @@ static void sort_best(float *z, int32_t *ids, int32_t n)
     qsort_r(ids, (size_t)n, sizeof(*ids), compare_best, z);
 }
 
-static int32_t argmax(const float *z, int32_t n)
+/* Of blocks of z (n): the greatest number of each, to scratch; returns the greatest of all and where it comes first, or
+ * SAMPLER_NOT_FINITE when there is none, or NaN or infinity. */
+static int32_t scan(const struct sampler *s, struct sampler_scratch *scratch, const float *z, int32_t n)
 {
-    int32_t best = SAMPLER_NOT_FINITE;
-    float max = -INFINITY;
-    for (int32_t i = 0; i < n; i++) {
-        if (isnan(z[i]) || z[i] == INFINITY)
+    float max = -INFINITY, *greatest = scratch->greatest;
+    int32_t best = -1;
+    s->ops->block_max(greatest, z, n);
+    for (int32_t b = 0; b * SCAN_BLOCK < n; b++) {
+        if (isnan(greatest[b]))
             return SAMPLER_NOT_FINITE;
-        if (z[i] > max) {
-            max = z[i];
-            best = i;
+        if (greatest[b] > max) {
+            max = greatest[b];
+            best = b;
         }
     }
-    return best;
+    if (best < 0 || max == INFINITY)
+        return SAMPLER_NOT_FINITE;
+    for (int32_t i = best * SCAN_BLOCK;; i++)
+        if (z[i] == max)
+            return i;
+}
+
+/* Ids of z (n) that are at least `least`, ascending, after scan; returns how many. */
+static int32_t collect(struct sampler_scratch *scratch, const float *z, int32_t n, float least)
+{
+    int32_t count = 0;
+    for (int32_t b = 0; b * SCAN_BLOCK < n; b++) {
+        if (!(scratch->greatest[b] >= least))
+            continue;
+        for (int32_t i = b * SCAN_BLOCK, end = MIN(i + SCAN_BLOCK, n); i < end; i++)
+            if (z[i] >= least)
+                scratch->ids[count++] = i;
+    }
+    return count;
+}
+
+/* A number that the m best of z (n) are at least, and hardly any others, after scan: that many blocks hold one each. */
+static float least_of_best(struct sampler_scratch *scratch, int32_t n, int32_t m)
+{
+    int32_t blocks = (n + SCAN_BLOCK - 1) / SCAN_BLOCK;
+    float least = INFINITY;
+    if (m > blocks)
+        return -INFINITY;
+    for (int32_t b = 0; b < blocks; b++)
+        scratch->blocks[b] = b;
+    select_best(scratch->greatest, scratch->blocks, blocks, m);
+    for (int32_t i = 0; i < m; i++)
+        least = fminf(least, scratch->greatest[scratch->blocks[i]]);
+    return least;
 }
 
 /* ---- logits processors ---- */
@@ -163,81 +203,117 @@ static bool is_plain(const struct octavo_sampling_params *sp)
 
 /* ---- drawing ---- */
 
+/* Sums run over SCAN_BLOCK candidates, and over these sums: an order that is fixed, and that a CPU can overlap. */
+static double block_sum(const float *p, const int32_t *ids, int32_t n)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < n; i++)
+        sum += (double)p[ids[i]];
+    return sum;
+}
+
+static double total_of(const float *p, const int32_t *ids, int32_t n)
+{
+    double total = 0;
+    for (int32_t i = 0; i < n; i += SCAN_BLOCK)
+        total += block_sum(p, ids + i, MIN(n - i, SCAN_BLOCK));
+    return total;
+}
+
 /* The first of ids[0..n) whose running sum of p exceeds u * total. */
 static int32_t draw(const float *p, const int32_t *ids, int32_t n, double total, double u)
 {
-    double sum = 0;
-    for (int32_t i = 0; i < n; i++) {
-        sum += (double)p[ids[i]];
-        if (sum > u * total)
-            return ids[i];
+    double sum = 0, want = u * total;
+    for (int32_t i = 0; i < n; i += SCAN_BLOCK) {
+        int32_t end = MIN(i + SCAN_BLOCK, n);
+        double before = sum;
+        sum += block_sum(p, ids + i, end - i);
+        if (sum <= want)
+            continue;
+        double inside = 0;
+        for (int32_t j = i; j < end; j++) {
+            inside += (double)p[ids[j]];
+            if (before + inside > want)
+                return ids[j];
+        }
     }
     return ids[n - 1];
 }
 
-/* Keeps the shortest run of best candidates whose probability reaches top_p; sorts no more than it must. */
-static int32_t nucleus(float *z, const float *p, int32_t *ids, int32_t n, float top_p, double *total)
+/* The candidates, count of them, are those of z (n) that are at least floor_z. Puts the shortest run of best ones whose
+ * probability reaches top_p first into ids, and returns how many; collects and sorts no more than it must. */
+static int32_t nucleus(struct sampler_scratch *scratch, int32_t n, int32_t count, float floor_z, float top_p,
+                       double *total)
 {
+    float *z = scratch->z;
+    int32_t *ids = scratch->ids;
     double want = (double)top_p * *total;
-    for (int32_t m = MIN(n, 256);; m = m > n / 8 ? n : m * 8) {
-        select_best(z, ids, n, m);
+    for (int32_t m = MIN(count, 256);; m = m > count / 8 ? count : m * 8) {
+        float least = m < count ? fmaxf(floor_z, least_of_best(scratch, n, m)) : floor_z;
+        select_best(z, ids, collect(scratch, z, n, least), m);
         sort_best(z, ids, m);
         double sum = 0;
         for (int32_t i = 0; i < m; i++) {
-            sum += (double)p[ids[i]];
+            sum += (double)scratch->p[ids[i]];
             if (sum >= want) {
                 *total = sum;
                 return i + 1;
             }
         }
-        if (m == n) {
+        if (m == count) {
             *total = sum;
-            return n;
+            return count;
         }
     }
+}
+
+/* What the k best of z (n) are at least, if that is more than floor_z. */
+static float kth_best(struct sampler_scratch *scratch, int32_t n, int32_t k, float floor_z)
+{
+    float *z = scratch->z, kth = INFINITY;
+    int32_t *ids = scratch->ids, count = collect(scratch, z, n, fmaxf(floor_z, least_of_best(scratch, n, k)));
+    if (count < k)
+        return floor_z;
+    select_best(z, ids, count, k);
+    for (int32_t i = 0; i < k; i++)
+        kth = fminf(kth, z[ids[i]]);
+    return kth;
 }
 
 int32_t sampler_sample(const struct sampler *s, struct sampler_scratch *scratch, const float *logits,
                        const struct request *r)
 {
     const struct octavo_sampling_params *sp = &r->sampling;
-    int32_t n = s->num_sampled, count = 0, *ids = scratch->ids;
+    int32_t n = s->num_sampled, *ids = scratch->ids;
     bool greedy = sp->temperature < GREEDY_BELOW;
     if (greedy && is_plain(sp))
-        return argmax(logits, n);
+        return scan(s, scratch, logits, n);
     float *z = scratch->z, *p = scratch->p;
     memcpy(z, logits, (size_t)n * sizeof(float));
     process(s, scratch, r);
-    int32_t best = argmax(z, n);
-    if (greedy || best < 0)
-        return best;
+    if (greedy)
+        return scan(s, scratch, z, n);
 
     float t = fmaxf(sp->temperature, MIN_TEMPERATURE);
     for (int32_t i = 0; i < n; i++)
         z[i] /= t;
-    float floor_z = sp->min_p > 0 ? z[best] + (float)det_log((double)sp->min_p) : -INFINITY;
-    if (sp->min_p > 0 && floor_z > z[best])
-        floor_z = z[best];
-    for (int32_t i = 0; i < n; i++)
-        if (z[i] >= floor_z && z[i] > -INFINITY)
-            ids[count++] = i;
-    if (sp->top_k > 0 && sp->top_k < count) {
-        select_best(z, ids, count, sp->top_k);
-        float kth = INFINITY;
-        for (int32_t i = 0; i < sp->top_k; i++)
-            kth = fminf(kth, z[ids[i]]);
-        int32_t kept = 0; /* ties with the k-th stay; ids in ascending order again */
-        for (int32_t i = 0; i < n; i++)
-            if (z[i] >= kth)
-                ids[kept++] = i;
-        count = kept;
-    }
-    s->ops->exp_sub(p, z, n, z[best]);
-    double total = 0;
-    for (int32_t i = 0; i < count; i++)
-        total += (double)p[ids[i]];
+    int32_t best = scan(s, scratch, z, n);
+    if (best < 0)
+        return best;
+    float floor_z = -FLT_MAX; /* what is masked is below */
+    if (sp->min_p > 0)
+        floor_z = fmaxf(floor_z, fminf(z[best] + (float)det_log((double)sp->min_p), z[best]));
+    if (sp->top_k > 0 && sp->top_k < n) /* ties with the k-th stay */
+        floor_z = kth_best(scratch, n, sp->top_k, floor_z);
+    int32_t count = collect(scratch, z, n, floor_z);
+    if (count > n / SCAN_BLOCK)
+        s->ops->exp_sub(p, z, n, z[best]);
+    else
+        for (int32_t i = 0; i < count; i++)
+            s->ops->exp_sub(&p[ids[i]], &z[ids[i]], 1, z[best]);
+    double total = total_of(p, ids, count);
     if (sp->top_p < 1)
-        count = nucleus(z, p, ids, count, sp->top_p, &total);
+        count = nucleus(scratch, n, count, floor_z, sp->top_p, &total);
     int64_t index = r->num_tokens - r->num_prompt_tokens;
     return draw(p, ids, count, total, uniform(sp->seed, index));
 }
@@ -259,9 +335,9 @@ int32_t sampler_logprobs(const struct sampler *s, struct sampler_scratch *scratc
         return 0;
     if (num < 0 || num > n)
         num = n;
-    for (int32_t i = 0; i < n; i++)
-        ids[i] = i;
     memcpy(scratch->z, logits, (size_t)n * sizeof(float));
+    s->ops->block_max(scratch->greatest, scratch->z, n);
+    n = collect(scratch, scratch->z, n, least_of_best(scratch, n, num));
     select_best(scratch->z, ids, n, num);
     sort_best(scratch->z, ids, num);
     for (int32_t i = 0; i < num; i++)

@@ -19,6 +19,8 @@ struct sampler_scratch {
     float *p;        /* (vocab) */
     int32_t *ids;    /* (vocab) candidates */
     int32_t *counts; /* (vocab) zero between calls */
+    float *greatest; /* (vocab / SCAN_BLOCK) of each block of z */
+    int32_t *blocks; /* (vocab / SCAN_BLOCK) */
 };
 
 int sampler_scratch_init(struct sampler_scratch *s, int32_t vocab_size); /* 0, or OCTAVO_ENOMEM */

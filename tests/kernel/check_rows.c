@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include <stdlib.h>
+#include <math.h>
 #include <string.h>
 
 static const int sizes[] = {1,  2,  3,  15, 16,  17,  31,  32,  33,  48,   63,
@@ -75,6 +76,22 @@ static void check_softmax_stats(struct check *c)
         c->ref->softmax_stats(x.p, (int)n, want.p, (float *)want.p + 1);
         c->ops->softmax_stats(x.p, (int)n, got.p, (float *)got.p + 1);
         check_same_f32(c, "max, sum", &want, &got, 0);
+    }
+}
+
+static void check_block_max(struct check *c)
+{
+    static const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f};
+    FOR_EACH_SIZE(n)
+    for (size_t o = 0; o <= ARRAY_LEN(odd); o++) {
+        check_case(c, "n=%zu%s", n, o < ARRAY_LEN(odd) ? ", one odd number" : "");
+        size_t blocks = (n + SCAN_BLOCK - 1) / SCAN_BLOCK;
+        struct area x = check_floats(c, n), want = check_area(c, blocks * 4), got = check_area(c, blocks * 4);
+        if (o < ARRAY_LEN(odd))
+            memcpy((float *)x.p + check_random(c) % n, &odd[o], 4);
+        c->ref->block_max(want.p, x.p, (int)n);
+        c->ops->block_max(got.p, x.p, (int)n);
+        check_same_f32(c, "y", &want, &got, 0);
     }
 }
 
@@ -208,6 +225,12 @@ static void softmax_stats_row(const struct rows *r, float *x, float *y, uint8_t 
     __asm__ volatile("" : : "r"(&max), "r"(&sum) : "memory");
 }
 
+static void block_max_row(const struct rows *r, float *x, float *y, uint8_t *xq)
+{
+    (void)xq;
+    r->ops->block_max(y, x, ROW);
+}
+
 static void exp_sub_row(const struct rows *r, float *x, float *y, uint8_t *xq)
 {
     (void)xq;
@@ -245,6 +268,7 @@ BENCH(rope, 8)
 BENCH(add, 12)
 BENCH(silu_mul, 12)
 BENCH(softmax_stats, 4)
+BENCH(block_max, 4)
 BENCH(exp_sub, 8)
 BENCH(quant_dynamic, 5)
 BENCH(quant_dynamic_asym, 5)
@@ -255,9 +279,15 @@ BENCH(quant_static, 5)
 #name, check_##name, bench_##name                                                                              \
     }
 const struct kernel_entry entries_rows[] = {
-    ENTRY(rmsnorm),       ENTRY(rope),
-    ENTRY(add),           ENTRY(silu_mul),
-    ENTRY(softmax_stats), ENTRY(exp_sub),
-    ENTRY(quant_dynamic), ENTRY(quant_dynamic_asym),
-    ENTRY(quant_static),  {0},
+    ENTRY(rmsnorm),
+    ENTRY(rope),
+    ENTRY(add),
+    ENTRY(silu_mul),
+    ENTRY(softmax_stats),
+    ENTRY(block_max),
+    ENTRY(exp_sub),
+    ENTRY(quant_dynamic),
+    ENTRY(quant_dynamic_asym),
+    ENTRY(quant_static),
+    {0},
 };

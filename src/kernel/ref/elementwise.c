@@ -87,6 +87,29 @@ void KFN(softmax_stats)(const float *x, int n, float *ret_max, float *ret_sum)
     *ret_sum = lanes_sum(lane);
 }
 
+void KFN(block_max)(float *y, const float *x, int n)
+{
+    for (int b = 0; b * SCAN_BLOCK < n; b++, x += SCAN_BLOCK) {
+        int len = n - b * SCAN_BLOCK < SCAN_BLOCK ? n - b * SCAN_BLOCK : SCAN_BLOCK, i = 0;
+        float lane[16];
+        int32_t nan[16] = {0}, any = 0;
+        for (int j = 0; j < 16; j++)
+            lane[j] = -INFINITY;
+        for (; i + 16 <= len; i += 16)
+            for (int j = 0; j < 16; j++) {
+                lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+                nan[j] |= x[i + j] != x[i + j];
+            }
+        for (int j = 0; i + j < len; j++) {
+            lane[j] = x[i + j] > lane[j] ? x[i + j] : lane[j];
+            nan[j] |= x[i + j] != x[i + j];
+        }
+        for (int j = 0; j < 16; j++)
+            any |= nan[j];
+        y[b] = any ? NAN : lanes_max(lane);
+    }
+}
+
 void KFN(exp_sub)(float *y, const float *x, int n, float sub)
 {
     for (int i = 0; i < n; i++)

@@ -234,11 +234,118 @@ static void ranges(void **state)
     assert_int_equal(sampling_params_check(&p, N, -1, &err), 0);
 }
 
+/* What a sampler that looks at everything keeps, against what comes out of one that looks at few: the same set, on
+ * logits with ties and masks and of lengths that leave a part of a block. */
+enum { MOST_IDS = 5000 };
+
+static const float *order_z;
+
+static int best_first(const void *a, const void *b)
+{
+    int32_t i = *(const int32_t *)a, j = *(const int32_t *)b;
+    return order_z[i] != order_z[j] ? (order_z[i] > order_z[j] ? -1 : 1) : i < j ? -1 : i > j;
+}
+
+/* kept (n) is 1 for ids that may be drawn. Returns how many. */
+static int keep_all(const float *z, int n, int top_k, float top_p, float min_p, bool *kept)
+{
+    static int32_t ids[MOST_IDS];
+    int count = 0, left = 0;
+    memset(kept, 0, MOST_IDS);
+    for (int i = 0; i < n; i++)
+        if (z[i] > -INFINITY)
+            ids[count++] = i;
+    order_z = z;
+    qsort(ids, (size_t)count, sizeof(*ids), best_first);
+    float best = z[ids[0]], kth = top_k > 0 && top_k < count ? z[ids[top_k - 1]] : -INFINITY;
+    double total = 0, sum = 0;
+    for (; left < count && z[ids[left]] >= kth && z[ids[left]] >= best + logf(min_p); left++)
+        total += exp((double)(z[ids[left]] - best));
+    int m = 0;
+    for (; m < left && (m == 0 || sum < (double)top_p * total * (1 - 1e-6)); m++)
+        sum += exp((double)(z[ids[m]] - best));
+    for (int i = 0; i < m; i++)
+        kept[ids[i]] = true;
+    return m;
+}
+
+static void sets(void **state)
+{
+    (void)state;
+    static float z[MOST_IDS];
+    static bool kept[MOST_IDS], seen[MOST_IDS];
+    static const struct {
+        int n, top_k;
+        float top_p, min_p, spread;
+    } cases[] = {{5000, 20, 1, 0, 2},       {5000, 3, 1, 0, 0.1f}, {4999, 0, 0.05f, 0, 1}, {4097, 60, 0.9f, 0, 1},
+                 {3000, 0, 1, 0.3f, 3},     {200, 5, 0.5f, 0, 1},  {65, 64, 1, 0.05f, 1},  {64, 1, 1, 0, 1},
+                 {5000, 500, 0.3f, 0, .1f}, {1, 7, 0.5f, 0, 1},    {4000, 4, 1, 0.01f, 0}, {3000, 0, 0.9f, 0.2f, 2}};
+    struct sampler_scratch big;
+    assert_int_equal(sampler_scratch_init(&big, MOST_IDS), 0);
+    uint64_t x = 9;
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        int n = cases[c].n;
+        for (int i = 0; i < n; i++) {
+            x = x * 6364136223846793005u + 1442695040888963407u;
+            z[i] = (float)(x >> 54) / 256 * cases[c].spread; /* 1,024 values: ties */
+            if (i % 7 == 3 && n > 64)
+                z[i] = -INFINITY;
+        }
+        int left = keep_all(z, n, cases[c].top_k, cases[c].top_p, cases[c].min_p, kept), found = 0;
+        memset(seen, 0, sizeof(seen));
+        struct sampler s = {kernel_ops_get(cpu_isa_best()), n, n, eos, 1};
+        int32_t tokens[1] = {0};
+        struct request r = make(tokens, 1, 1);
+        r.sampling.temperature = 1;
+        r.sampling.top_k = cases[c].top_k, r.sampling.top_p = cases[c].top_p, r.sampling.min_p = cases[c].min_p;
+        for (r.sampling.seed = 0; r.sampling.seed < 4000; r.sampling.seed++) {
+            int32_t token = sampler_sample(&s, &big, z, &r);
+            assert_in_range(token, 0, n - 1);
+            if (!kept[token])
+                fail_msg("case %zu draws %d, of logit %g", c, token, (double)z[token]);
+            found += !seen[token];
+            seen[token] = true;
+        }
+        if (left <= 40) /* few enough that each comes */
+            assert_int_equal(found, left);
+        assert_true(found > left / 8);
+    }
+    sampler_scratch_release(&big);
+}
+
+/* The best logprobs of many are the same, and in the same order, as those of a full sort. */
+static void best_logprobs(void **state)
+{
+    (void)state;
+    static float z[MOST_IDS];
+    static int32_t ids[MOST_IDS];
+    static struct octavo_logprob best[MOST_IDS];
+    struct sampler_scratch big;
+    assert_int_equal(sampler_scratch_init(&big, MOST_IDS), 0);
+    struct sampler s = {kernel_ops_get(cpu_isa_best()), MOST_IDS, MOST_IDS, eos, 1};
+    for (int i = 0; i < MOST_IDS; i++) {
+        z[i] = (float)(i * 7919 % 1013) / 100 - 5;
+        ids[i] = i;
+    }
+    order_z = z;
+    qsort(ids, MOST_IDS, sizeof(*ids), best_first);
+    static const int counts[] = {1, 2, 20, 78, 79, 80, 1000, MOST_IDS, OCTAVO_LOGPROBS_ALL};
+    for (size_t c = 0; c < sizeof(counts) / sizeof(counts[0]); c++) {
+        struct octavo_logprob own;
+        int num = counts[c] < 0 ? MOST_IDS : counts[c];
+        assert_int_equal(sampler_logprobs(&s, &big, z, 11, counts[c], &own, best), num);
+        for (int i = 0; i < num; i++)
+            assert_int_equal(best[i].token_id, ids[i]);
+    }
+    sampler_scratch_release(&big);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(greedy),   cmocka_unit_test(filters),    cmocka_unit_test(seeds),
-        cmocka_unit_test(logprobs), cmocka_unit_test(not_finite), cmocka_unit_test(ranges),
+        cmocka_unit_test(greedy),   cmocka_unit_test(filters),       cmocka_unit_test(seeds),
+        cmocka_unit_test(logprobs), cmocka_unit_test(not_finite),    cmocka_unit_test(ranges),
+        cmocka_unit_test(sets),     cmocka_unit_test(best_logprobs),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
