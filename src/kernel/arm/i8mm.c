@@ -25,4 +25,5 @@
 #include "kernel/simd/float.h"
 #define I8_OWN_DOTS "kernel/arm/i8mm_gemm.h"
 #include "kernel/simd/gemm_i8.h"
+#include "kernel/simd/quant.h"
 #include "kernel/simd/rows.h"

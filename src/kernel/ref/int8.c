@@ -44,7 +44,6 @@ void KFN(quant_dynamic)(uint8_t *xq, float *ret_scale, const float *x, int n)
     pad_row(xq, n);
     *ret_scale = s;
 }
-#endif
 
 void KFN(quant_dynamic_asym)(uint8_t *xq, float *ret_scale, int32_t *ret_zero, const float *x, int n)
 {
@@ -69,6 +68,8 @@ void KFN(quant_static)(uint8_t *xq, const float *x, int n, float inv_scale, floa
         xq[i] = (uint8_t)((int32_t)clamp_rint(x[i] * inv_scale + offset, -128.0f, 127.0f) + 128);
     pad_row(xq, n);
 }
+
+#endif
 
 /* The sums of one row and panel to what is stored for them. */
 static inline void gemm_i8_finish(const struct gemm_i8_args *a, const uint32_t *acc, int r, int panel)

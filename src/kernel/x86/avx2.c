@@ -22,4 +22,5 @@
 #define DOT_LESS 128
 #include "kernel/simd/gemm_i8_store.h"
 #include "kernel/x86/avx2_gemm.h"
+#include "kernel/simd/quant.h"
 #include "kernel/simd/rows.h"

@@ -13,23 +13,7 @@
 
 #include "kernel/x86/avx512.h"
 #include "kernel/x86/avx512_rows.h"
-
-static inline V V_max(V a, V b)
-{
-    return _mm512_max_ps(a, b);
-}
-static inline V V_min(V a, V b)
-{
-    return _mm512_min_ps(a, b);
-}
-
-#include "kernel/simd/math.h"
-
-/* The low bytes of 16 lanes. */
-static inline void low_bytes(void *to, const I *v)
-{
-    _mm_storeu_si128(to, _mm512_cvtepi32_epi8((__m512i)v[0]));
-}
+#include "kernel/simd/quant.h"
 
 /* The low 16 bits of 16 lanes, in each four the pairs (0, 2) and (1, 3). */
 static inline void P_pack(void *to, const I *p)

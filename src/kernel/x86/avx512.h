@@ -22,6 +22,14 @@ static inline V V_mul(V a, V b)
 {
     return _mm512_mul_ps(a, b);
 }
+static inline V V_max(V a, V b)
+{
+    return _mm512_max_ps(a, b);
+}
+static inline V V_min(V a, V b)
+{
+    return _mm512_min_ps(a, b);
+}
 static inline V V_load(const float *p)
 {
     return _mm512_loadu_ps(p);
@@ -46,4 +54,12 @@ static inline V V_load_bf16(const uint8_t *p)
 static inline V V_load_f16(const uint8_t *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+
+#include "kernel/simd/math.h"
+
+/* The low bytes of 16 lanes. */
+static inline void low_bytes(void *to, const I *v)
+{
+    _mm_storeu_si128(to, _mm512_cvtepi32_epi8((__m512i)v[0]));
 }

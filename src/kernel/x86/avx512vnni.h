@@ -1,6 +1,7 @@
 /* What the tiers with AVX-512 VNNI share: all kernels that are not ref's text. */
 #include "kernel/x86/avx512.h"
 #include "kernel/x86/avx512_rows.h"
+#include "kernel/simd/quant.h"
 #include "kernel/simd/float.h"
 
 /* Four products each, added to acc. Assembly, because gcc 12 copies an accumulator before it lets the intrinsic

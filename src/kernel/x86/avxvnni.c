@@ -25,4 +25,5 @@
 #include "kernel/simd/attention_c8.h"
 #include "kernel/simd/float.h"
 #include "kernel/simd/gemm_i8.h"
+#include "kernel/simd/quant.h"
 #include "kernel/simd/rows.h"
