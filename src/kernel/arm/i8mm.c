@@ -26,4 +26,5 @@
 #define I8_OWN_DOTS "kernel/arm/i8mm_gemm.h"
 #include "kernel/simd/gemm_i8.h"
 #include "kernel/simd/quant.h"
+#include "kernel/simd/scan.h"
 #include "kernel/simd/rows.h"

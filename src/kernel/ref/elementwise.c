@@ -87,6 +87,7 @@ void KFN(softmax_stats)(const float *x, int n, float *ret_max, float *ret_sum)
     *ret_sum = lanes_sum(lane);
 }
 
+#ifndef KERNEL_OWN_ROWS
 void KFN(block_max)(float *y, const float *x, int n)
 {
     for (int b = 0; b * SCAN_BLOCK < n; b++, x += SCAN_BLOCK) {
@@ -106,9 +107,10 @@ void KFN(block_max)(float *y, const float *x, int n)
         }
         for (int j = 0; j < 16; j++)
             any |= nan[j];
-        y[b] = any ? NAN : lanes_max(lane);
+        y[b] = any ? NAN : lanes_max(lane) + 0.0f; /* whose 0 comes first does not show */
     }
 }
+#endif
 
 void KFN(exp_sub)(float *y, const float *x, int n, float sub)
 {

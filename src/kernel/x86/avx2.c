@@ -23,4 +23,5 @@
 #include "kernel/simd/gemm_i8_store.h"
 #include "kernel/x86/avx2_gemm.h"
 #include "kernel/simd/quant.h"
+#include "kernel/simd/scan.h"
 #include "kernel/simd/rows.h"

@@ -14,6 +14,7 @@
 #include "kernel/x86/avx512.h"
 #include "kernel/x86/avx512_rows.h"
 #include "kernel/simd/quant.h"
+#include "kernel/simd/scan.h"
 
 /* The low 16 bits of 16 lanes, in each four the pairs (0, 2) and (1, 3). */
 static inline void P_pack(void *to, const I *p)

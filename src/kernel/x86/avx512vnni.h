@@ -2,6 +2,7 @@
 #include "kernel/x86/avx512.h"
 #include "kernel/x86/avx512_rows.h"
 #include "kernel/simd/quant.h"
+#include "kernel/simd/scan.h"
 #include "kernel/simd/float.h"
 
 /* Four products each, added to acc. Assembly, because gcc 12 copies an accumulator before it lets the intrinsic

@@ -26,4 +26,5 @@
 #include "kernel/simd/float.h"
 #include "kernel/simd/gemm_i8.h"
 #include "kernel/simd/quant.h"
+#include "kernel/simd/scan.h"
 #include "kernel/simd/rows.h"
