@@ -14,6 +14,7 @@
 #define KV_RUN 16          /* blocks of one KV head that lie together */
 #define ATTN_TILE 32       /* keys of an attention tile; tiles begin at multiples of it */
 #define ATTN_MAX_ROWS 64   /* rows of a call: tokens times query heads of a group */
+#define ATTN_MAX_DIM 1024  /* config.c's limit of head_dim */
 #define ATTN_CHUNK_ROWS 60 /* as many as are best: whole sixes, and few enough to stay in L1 */
 
 /* Static per-channel scales of one KV head's INT8 cache, (d) each; value = (q - offset) * scale. */

@@ -14,15 +14,6 @@
 #include "kernel/x86/avx512.h"
 #include "kernel/x86/avx512_rows.h"
 
-static inline V V_max(V a, V b)
-{
-    return _mm512_max_ps(a, b);
-}
-static inline V V_min(V a, V b)
-{
-    return _mm512_min_ps(a, b);
-}
-
 #include "kernel/simd/math.h"
 
 /* The low bytes of 16 lanes. */

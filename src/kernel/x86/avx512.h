@@ -4,6 +4,8 @@
 
 #define VL 16
 #define GEMM_MR 8
+#define ATTN_MR 12 /* 24 accumulators, 2 of K or V in 32 registers; broadcasts are operands */
+#define ATTN_ACC 24
 typedef __m512 V;
 
 static inline V V_zero(void)
@@ -21,6 +23,14 @@ static inline V V_fma(V a, V b, V c)
 static inline V V_mul(V a, V b)
 {
     return _mm512_mul_ps(a, b);
+}
+static inline V V_max(V a, V b)
+{
+    return _mm512_max_ps(a, b);
+}
+static inline V V_min(V a, V b)
+{
+    return _mm512_min_ps(a, b);
 }
 static inline V V_load(const float *p)
 {
