@@ -95,7 +95,8 @@ struct gemm_i8_args {
 /* Float activations over integer weights, in groups of group_size along k:
  *     y[r*ldy + j] = bias[j] + chain over groups g: fma(scale[g][j], c_g, chain) from 0,
  *     c_g = chain over the group's k: fma(x[r][k], (float)w[j][k] - zero[g][j], c_g) from 0
- * w is packed as (panel, k, GEMM_NR); scale and zero as (panel, groups, GEMM_NR), zero beyond n. */
+ * w is packed as (panel, k, GEMM_NR), by gemm_w4a16 as kernels.def has it; scale and zero as (panel, groups, GEMM_NR),
+ * zero beyond n. */
 struct gemm_w8a16_args {
     float *y;
     size_t ldy;

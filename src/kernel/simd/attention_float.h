@@ -1,11 +1,6 @@
 /* Attention over float caches of one tier. The tile of keys is the outer loop and the query rows of the call the inner
  * one, a few at a time in registers: each load of K and V, and its conversion, serves them all. A tier also defines
  * ATTN_MR, the most rows at once, and ATTN_ACC, the accumulators that it has registers for. */
-#include "kernel/simd/math.h"
-
-#define ATTN_NV 8 /* most vectors at once */
-
-enum attn_elem { ATTN_BF16, ATTN_F16, ATTN_F32 };
 
 /* Everything that a call remembers of its rows, (rows) each, padded so that vectors may run over the end. */
 struct attn_rows {
@@ -26,21 +21,11 @@ struct attn_tile {
     ptrdiff_t ahead; /* bytes from it to the tile that follows, in K as in V; 0: nothing to fetch */
 };
 
-ALWAYS_INLINE size_t attn_elem_bytes(enum attn_elem elem)
-{
-    return elem == ATTN_F32 ? 4 : 2;
-}
-
-ALWAYS_INLINE V attn_load(enum attn_elem elem, const uint8_t *p)
-{
-    return elem == ATTN_BF16 ? V_load_bf16(p) : elem == ATTN_F16 ? V_load_f16(p) : V_load_f32(p);
-}
-
 /* Vectors at once for mr rows. */
 ALWAYS_INLINE int attn_vectors(int mr)
 {
     int nv = ATTN_ACC / mr;
-    return nv >= ATTN_NV ? ATTN_NV : nv >= 4 ? 4 : nv >= 2 ? 2 : 1;
+    return nv >= MAX_NV ? MAX_NV : nv >= 4 ? 4 : nv >= 2 ? 2 : 1;
 }
 
 ALWAYS_INLINE void attn_fetch(const uint8_t *p, int bytes)
@@ -49,43 +34,13 @@ ALWAYS_INLINE void attn_fetch(const uint8_t *p, int bytes)
         __builtin_prefetch(p + i);
 }
 
-/* acc[r][v] = fma(x[r * ldx], vector v at w, acc[r][v]). What there are more of is loaded one by one. */
-ALWAYS_INLINE void attn_step(int mr, int nv, enum attn_elem elem, V (*acc)[ATTN_NV], const float *x, size_t ldx,
-                             const uint8_t *w)
-{
-    V rows[ATTN_MR], vectors[ATTN_NV];
-    if (mr < nv) {
-        UNROLL
-        for (int r = 0; r < mr; r++)
-            rows[r] = V_broadcast(x[(size_t)r * ldx]);
-        UNROLL
-        for (int v = 0; v < nv; v++) {
-            V vector = attn_load(elem, w + (size_t)v * VL * attn_elem_bytes(elem));
-            UNROLL
-            for (int r = 0; r < mr; r++)
-                acc[r][v] = V_fma(rows[r], vector, acc[r][v]);
-        }
-    } else {
-        UNROLL
-        for (int v = 0; v < nv; v++)
-            vectors[v] = attn_load(elem, w + (size_t)v * VL * attn_elem_bytes(elem));
-        UNROLL
-        for (int r = 0; r < mr; r++) {
-            V row = V_broadcast(x[(size_t)r * ldx]);
-            UNROLL
-            for (int v = 0; v < nv; v++)
-                acc[r][v] = V_fma(row, vectors[v], acc[r][v]);
-        }
-    }
-}
-
 /* Dots of mr rows with a tile, one chain over the channels each. */
-ALWAYS_INLINE void attn_dots(int mr, enum attn_elem elem, struct attn_rows *s, int r0, const struct attn_tile *tile)
+ALWAYS_INLINE void attn_dots(int mr, enum elem elem, struct attn_rows *s, int r0, const struct attn_tile *tile)
 {
-    const int nv = attn_vectors(mr) < NV ? attn_vectors(mr) : NV, row_bytes = ATTN_TILE * (int)attn_elem_bytes(elem);
+    const int nv = attn_vectors(mr) < NV ? attn_vectors(mr) : NV, row_bytes = ATTN_TILE * (int)elem_size(elem);
     for (int t = 0; t < ATTN_TILE; t += nv * VL) {
-        V acc[ATTN_MR][ATTN_NV];
-        const uint8_t *k = tile->k + (size_t)t * attn_elem_bytes(elem);
+        V acc[ATTN_MR][MAX_NV];
+        const uint8_t *k = tile->k + (size_t)t * elem_size(elem);
         const float *q = s->q + (size_t)r0 * tile->d, *end = q + (size_t)mr * tile->d;
         ptrdiff_t ahead = tile->ahead;
         UNROLL
@@ -98,7 +53,7 @@ ALWAYS_INLINE void attn_dots(int mr, enum attn_elem elem, struct attn_rows *s, i
         for (; q < end; q += mr, k += row_bytes) {
             if (t == 0)
                 attn_fetch(k + ahead, row_bytes);
-            attn_step(mr, nv, elem, acc, q, 1, k);
+            outer_step(mr, nv, elem, acc, q, 1, k);
         }
         UNROLL
         for (int r = 0; r < mr; r++) {
@@ -116,10 +71,10 @@ struct attn_keys {
 };
 
 /* Adds p.v for nv vectors of channels from i on to mr rows; v is key 0, whose rows are ldv bytes apart. */
-ALWAYS_INLINE void attn_values_at(int mr, int nv, enum attn_elem elem, struct attn_rows *s, int r0,
-                                  struct attn_keys keys, const uint8_t *v, size_t ldv, int i, ptrdiff_t ahead)
+ALWAYS_INLINE void attn_values_at(int mr, int nv, enum elem elem, struct attn_rows *s, int r0, struct attn_keys keys,
+                                  const uint8_t *v, size_t ldv, int i, ptrdiff_t ahead)
 {
-    V acc[ATTN_MR][ATTN_NV];
+    V acc[ATTN_MR][MAX_NV];
     float *out = s->out + (size_t)r0 * (size_t)s->ld + i;
     UNROLL
     for (int r = 0; r < mr; r++) {
@@ -131,8 +86,8 @@ ALWAYS_INLINE void attn_values_at(int mr, int nv, enum attn_elem elem, struct at
     v += (size_t)keys.from * ldv;
     NO_UNROLL
     for (; p < end; p++, v += ldv) {
-        attn_fetch(v + ahead, nv * VL * (int)attn_elem_bytes(elem));
-        attn_step(mr, nv, elem, acc, p, ATTN_TILE, v);
+        attn_fetch(v + ahead, nv * VL * (int)elem_size(elem));
+        outer_step(mr, nv, elem, acc, p, ATTN_TILE, v);
     }
     UNROLL
     for (int r = 0; r < mr; r++) {
@@ -142,44 +97,44 @@ ALWAYS_INLINE void attn_values_at(int mr, int nv, enum attn_elem elem, struct at
     }
 }
 
-ALWAYS_INLINE void attn_values(int mr, enum attn_elem elem, struct attn_rows *s, int r0, struct attn_keys keys,
+ALWAYS_INLINE void attn_values(int mr, enum elem elem, struct attn_rows *s, int r0, struct attn_keys keys,
                                const struct attn_tile *tile)
 {
     const int nv = attn_vectors(mr), d = (int)tile->d;
-    size_t bytes = attn_elem_bytes(elem), ldv = tile->d * bytes;
+    size_t bytes = elem_size(elem), ldv = tile->d * bytes;
     int i = 0;
     for (; i + nv * VL <= d; i += nv * VL)
         attn_values_at(mr, nv, elem, s, r0, keys, tile->v + (size_t)i * bytes, ldv, i, tile->ahead);
     for (; i + VL <= d; i += VL)
         attn_values_at(mr, 1, elem, s, r0, keys, tile->v + (size_t)i * bytes, ldv, i, tile->ahead);
     if (i < d)
-        attn_values_at(mr, 1, ATTN_F32, s, r0, keys, (const uint8_t *)s->v_tail, sizeof(s->v_tail[0]), i, 0);
+        attn_values_at(mr, 1, ELEM_F32, s, r0, keys, (const uint8_t *)s->v_tail, sizeof(s->v_tail[0]), i, 0);
 }
 
 /* One function for each number of rows. */
 #define ATTN_ROWS(mr)                                                                                                  \
-    static __attribute__((noinline)) void attn_dots_##mr(enum attn_elem elem, struct attn_rows *s, int r0,             \
+    static __attribute__((noinline)) void attn_dots_##mr(enum elem elem, struct attn_rows *s, int r0,                  \
                                                          const struct attn_tile *tile)                                 \
     {                                                                                                                  \
-        if (elem == ATTN_BF16)                                                                                         \
-            attn_dots(mr, ATTN_BF16, s, r0, tile);                                                                     \
-        else if (elem == ATTN_F16)                                                                                     \
-            attn_dots(mr, ATTN_F16, s, r0, tile);                                                                      \
+        if (elem == ELEM_BF16)                                                                                         \
+            attn_dots(mr, ELEM_BF16, s, r0, tile);                                                                     \
+        else if (elem == ELEM_F16)                                                                                     \
+            attn_dots(mr, ELEM_F16, s, r0, tile);                                                                      \
         else                                                                                                           \
-            attn_dots(mr, ATTN_F32, s, r0, tile);                                                                      \
+            attn_dots(mr, ELEM_F32, s, r0, tile);                                                                      \
     }                                                                                                                  \
-    static __attribute__((noinline)) void attn_values_##mr(enum attn_elem elem, struct attn_rows *s, int r0,           \
+    static __attribute__((noinline)) void attn_values_##mr(enum elem elem, struct attn_rows *s, int r0,                \
                                                            struct attn_keys keys, const struct attn_tile *tile)        \
     {                                                                                                                  \
-        if (elem == ATTN_BF16)                                                                                         \
-            attn_values(mr, ATTN_BF16, s, r0, keys, tile);                                                             \
-        else if (elem == ATTN_F16)                                                                                     \
-            attn_values(mr, ATTN_F16, s, r0, keys, tile);                                                              \
+        if (elem == ELEM_BF16)                                                                                         \
+            attn_values(mr, ELEM_BF16, s, r0, keys, tile);                                                             \
+        else if (elem == ELEM_F16)                                                                                     \
+            attn_values(mr, ELEM_F16, s, r0, keys, tile);                                                              \
         else                                                                                                           \
-            attn_values(mr, ATTN_F32, s, r0, keys, tile);                                                              \
+            attn_values(mr, ELEM_F32, s, r0, keys, tile);                                                              \
     }
-typedef void attn_dots_fn(enum attn_elem, struct attn_rows *, int, const struct attn_tile *);
-typedef void attn_values_fn(enum attn_elem, struct attn_rows *, int, struct attn_keys, const struct attn_tile *);
+typedef void attn_dots_fn(enum elem, struct attn_rows *, int, const struct attn_tile *);
+typedef void attn_values_fn(enum elem, struct attn_rows *, int, struct attn_keys, const struct attn_tile *);
 ATTN_ROWS(1)
 ATTN_ROWS(2)
 ATTN_ROWS(3)
@@ -273,7 +228,7 @@ static void attn_softmax(struct attn_rows *s, float scale, int begin, int end)
 
 /* Joins a tile to the outputs of mr rows: the keys that all of them see together, those before and behind it a row at
  * a time. A key that a row does not see is left out, as it may hold anything. */
-static void attn_join(enum attn_elem elem, struct attn_rows *s, int r0, int mr, const struct attn_tile *tile)
+static void attn_join(enum elem elem, struct attn_rows *s, int r0, int mr, const struct attn_tile *tile)
 {
     static const float one[12] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     int from = 0, to = ATTN_TILE;
@@ -302,24 +257,24 @@ static void attn_join(enum attn_elem elem, struct attn_rows *s, int r0, int mr, 
 }
 
 /* The channels of a tile of V behind the last whole vector. */
-static void attn_v_tail(enum attn_elem elem, struct attn_rows *s, const struct attn_tile *tile)
+static void attn_v_tail(enum elem elem, struct attn_rows *s, const struct attn_tile *tile)
 {
     size_t whole = tile->d / VL * VL;
     for (size_t t = 0; t < ATTN_TILE; t++)
         for (size_t i = whole; i < tile->d; i++) {
-            const uint8_t *p = tile->v + (t * tile->d + i) * attn_elem_bytes(elem);
+            const uint8_t *p = tile->v + (t * tile->d + i) * elem_size(elem);
             uint16_t h;
             memcpy(&h, p, 2);
-            if (elem == ATTN_F32)
+            if (elem == ELEM_F32)
                 memcpy(&s->v_tail[t][i - whole], p, 4);
             else
-                s->v_tail[t][i - whole] = elem == ATTN_BF16 ? f32_from_bf16(h) : f32_from_f16(h);
+                s->v_tail[t][i - whole] = elem == ELEM_BF16 ? f32_from_bf16(h) : f32_from_f16(h);
         }
 }
 
 /* Rows [begin, end) see some of the tile at t0. */
-static void attn_tile_join(enum attn_elem elem, struct attn_rows *s, const struct attn_args *a,
-                           const struct attn_tile *tile, int64_t t0, int begin, int end)
+static void attn_tile_join(enum elem elem, struct attn_rows *s, const struct attn_args *a, const struct attn_tile *tile,
+                           int64_t t0, int begin, int end)
 {
     for (int r = begin / s->mr * s->mr; r < end; r += s->mr)
         attn_dots_of[s->rows - r < s->mr ? s->rows - r : s->mr](elem, s, r, tile);
@@ -337,9 +292,9 @@ static void attn_tile_join(enum attn_elem elem, struct attn_rows *s, const struc
     }
 }
 
-static size_t attn_tile_at(enum attn_elem elem, const struct attn_args *a, int64_t t0)
+static size_t attn_tile_at(enum elem elem, const struct attn_args *a, int64_t t0)
 {
-    return attn_block(a, t0) + (size_t)(t0 % a->block_size) * (size_t)a->d * attn_elem_bytes(elem);
+    return attn_block(a, t0) + (size_t)(t0 % a->block_size) * (size_t)a->d * elem_size(elem);
 }
 
 static void attn_rows_init(struct attn_rows *s, const struct attn_args *a)
@@ -363,7 +318,7 @@ static void attn_rows_init(struct attn_rows *s, const struct attn_args *a)
     }
 }
 
-ALWAYS_INLINE void attn(enum attn_elem elem, const struct attn_args *a)
+ALWAYS_INLINE void attn(enum elem elem, const struct attn_args *a)
 {
     struct attn_rows s; /* large, but only what the call's rows and dimension need of it is touched */
     attn_rows_init(&s, a);
@@ -389,15 +344,15 @@ ALWAYS_INLINE void attn(enum attn_elem elem, const struct attn_args *a)
 
 void KFN(attn_bf16)(const struct attn_args *a)
 {
-    attn(ATTN_BF16, a);
+    attn(ELEM_BF16, a);
 }
 
 void KFN(attn_f16)(const struct attn_args *a)
 {
-    attn(ATTN_F16, a);
+    attn(ELEM_F16, a);
 }
 
 void KFN(attn_f32)(const struct attn_args *a)
 {
-    attn(ATTN_F32, a);
+    attn(ELEM_F32, a);
 }
