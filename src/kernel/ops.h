@@ -15,6 +15,7 @@
 #define ATTN_TILE 32       /* keys of an attention tile; tiles begin at multiples of it */
 #define ATTN_MAX_ROWS 64   /* rows of a call: tokens times query heads of a group */
 #define SCAN_BLOCK 64      /* numbers that block_max makes one of */
+#define ATTN_MAX_DIM 1024  /* config.c's limit of head_dim */
 #define ATTN_CHUNK_ROWS 60 /* as many as are best: whole sixes, and few enough to stay in L1 */
 
 /* Static per-channel scales of one KV head's INT8 cache, (d) each; value = (q - offset) * scale. */
@@ -95,7 +96,8 @@ struct gemm_i8_args {
 /* Float activations over integer weights, in groups of group_size along k:
  *     y[r*ldy + j] = bias[j] + chain over groups g: fma(scale[g][j], c_g, chain) from 0,
  *     c_g = chain over the group's k: fma(x[r][k], (float)w[j][k] - zero[g][j], c_g) from 0
- * w is packed as (panel, k, GEMM_NR); scale and zero as (panel, groups, GEMM_NR), zero beyond n. */
+ * w is packed as (panel, k, GEMM_NR), by gemm_w4a16 as kernels.def has it; scale and zero as (panel, groups, GEMM_NR),
+ * zero beyond n. */
 struct gemm_w8a16_args {
     float *y;
     size_t ldy;

@@ -56,23 +56,24 @@ static enum linear_kind spec_kind(const struct linear_spec *s, bool quantize)
     return s->activation == ACTIVATION_FLOAT ? LINEAR_W8A16 : LINEAR_INT8;
 }
 
-/* Weights of 4 bits with integer activations stay packed. */
-static bool spec_nibbles(const struct linear_spec *s, bool quantize)
+/* Weights of 4 bits stay two in a byte. */
+static bool spec_nibbles(const struct linear_spec *s)
 {
-    return s->quantised && s->bits == 4 && spec_kind(s, quantize) == LINEAR_INT8;
+    return s->quantised && s->bits == 4;
 }
 
 static size_t packed_bytes(const struct linear_spec *s, enum linear_kind kind, bool nibbles)
 {
     size_t elem = kind == LINEAR_FLOAT ? elem_bytes(s->weight->dtype) : 1;
-    return gemm_packed_elems(s->n, kind == LINEAR_INT8 ? padded_k(s->k, nibbles) : s->k) * elem / (nibbles ? 2 : 1);
+    int k = kind == LINEAR_INT8 || nibbles ? padded_k(s->k, nibbles) : s->k;
+    return gemm_packed_elems(s->n, k) * elem / (nibbles ? 2 : 1);
 }
 
 size_t linear_bytes(const struct checkpoint *ckpt, const char *module, bool quantize)
 {
     struct linear_spec spec;
     checkpoint_linear(ckpt, module, &spec);
-    return packed_bytes(&spec, spec_kind(&spec, quantize), spec_nibbles(&spec, quantize));
+    return packed_bytes(&spec, spec_kind(&spec, quantize), spec_nibbles(&spec));
 }
 
 /* ---- packing ---- */
@@ -106,16 +107,10 @@ static void pack_int8(struct linear *l, size_t column, const int8_t *q, int rows
     for (size_t i = 0; i < ldq; i += 4, to += 4 * GEMM_NR)
         for (int j = 0; j < rows; j++)
             memcpy(to + j * 4, q + (size_t)j * ldq + i, 4);
-    for (int j = 0; j < rows; j++) {
-        int32_t sum = 0;
-        for (size_t i = 0; i < ldq; i++)
-            sum += q[(size_t)j * ldq + i];
-        l->w_sum[column + (size_t)j] = sum;
-    }
 }
 
 /* The same with two weights in a byte: (panel, k8 / 8, GEMM_NR, 4). */
-static void pack_w4a8(struct linear *l, size_t column, const int8_t *q, int rows, size_t ldq)
+static void pack_nibbles(struct linear *l, size_t column, const int8_t *q, int rows, size_t ldq)
 {
     uint8_t *to = (uint8_t *)l->weight + column / GEMM_NR * ldq * GEMM_NR / 2 + column % GEMM_NR * 4;
     for (size_t i = 0; i < ldq; i += 8, to += 4 * GEMM_NR)
@@ -124,6 +119,10 @@ static void pack_w4a8(struct linear *l, size_t column, const int8_t *q, int rows
                 const int8_t *w = q + (size_t)j * ldq + i + c;
                 to[(size_t)j * 4 + c] = (uint8_t)((w[0] + 8) | (w[4] + 8) << 4);
             }
+}
+
+static void sum_rows(struct linear *l, size_t column, const int8_t *q, int rows, size_t ldq)
+{
     for (int j = 0; j < rows; j++) {
         int32_t sum = 0;
         for (size_t i = 0; i < ldq; i++)
@@ -209,7 +208,9 @@ static void pack_worker(void *arg, int worker, int num_workers)
             else if (checkpoint_linear_rows(job->ckpt, s, j + i, 1, row) < 0)
                 job->failed = true;
         }
-        (l->kind == LINEAR_W8A16 ? pack_w8a16 : l->nibbles ? pack_w4a8 : pack_int8)(l, column, q, rows, ldq);
+        (l->nibbles ? pack_nibbles : l->kind == LINEAR_W8A16 ? pack_w8a16 : pack_int8)(l, column, q, rows, ldq);
+        if (l->kind == LINEAR_INT8)
+            sum_rows(l, column, q, rows, ldq);
     }
     free(q);
     free(x);
@@ -349,7 +350,7 @@ static bool linear_prepare(struct linear *l, const struct linear_spec *s, bool q
     l->input_offset = s->input_offset;
     if (l->activation == ACTIVATION_INT8_STATIC && s->quantised)
         l->input_inv_scale = 1.0f / s->input_scale;
-    l->nibbles = spec_nibbles(s, quantize);
+    l->nibbles = spec_nibbles(s);
     l->weight_bytes = swiglu ? num_columns(l) * (size_t)padded_k(l->k, l->nibbles) / (l->nibbles ? 2 : 1)
                              : packed_bytes(s, l->kind, l->nibbles);
     l->weight = mem_map(l->weight_bytes);
@@ -379,8 +380,8 @@ int linear_load_swiglu(struct linear *l, const struct checkpoint *ckpt, struct p
     checkpoint_linear(ckpt, gate, &s[0]);
     checkpoint_linear(ckpt, up, &s[1]);
     if (spec_kind(&s[0], quantize) != LINEAR_INT8 || spec_kind(&s[1], quantize) != LINEAR_INT8 ||
-        s[0].quantised != s[1].quantised || spec_nibbles(&s[0], quantize) != spec_nibbles(&s[1], quantize) ||
-        s[0].n != s[1].n || s[0].k != s[1].k)
+        s[0].quantised != s[1].quantised || spec_nibbles(&s[0]) != spec_nibbles(&s[1]) || s[0].n != s[1].n ||
+        s[0].k != s[1].k)
         return 1;
     if (s[0].quantised && (s[0].activation != s[1].activation || s[0].folded != s[1].folded ||
                            s[0].has_zero != s[1].has_zero || s[0].input_offset != s[1].input_offset ||
@@ -463,7 +464,7 @@ static void linear_panels(const struct kernel_ops *ops, const struct linear *l, 
     } else if (l->kind == LINEAR_W8A16) {
         struct gemm_w8a16_args a = {y,    ldy,           x,         ldx,      rows,    l->k,
                                     l->n, l->group_size, l->weight, l->scale, l->zero, l->bias};
-        ops->gemm_w8a16(&a, begin, end);
+        (l->nibbles ? ops->gemm_w4a16 : ops->gemm_w8a16)(&a, begin, end);
     } else {
         bool dynamic = l->activation != ACTIVATION_INT8_STATIC;
         struct gemm_i8_args a = {

@@ -10,13 +10,13 @@
 enum linear_kind {
     LINEAR_FLOAT, /* gemm_bf16, gemm_f16, gemm_f32 */
     LINEAR_INT8,  /* gemm_i8 */
-    LINEAR_W8A16, /* gemm_w8a16 */
+    LINEAR_W8A16, /* gemm_w8a16, gemm_w4a16 */
 };
 
 struct linear {
     enum linear_kind kind;
     int n, k;
-    bool nibbles; /* LINEAR_INT8: gemm_w4a8 */
+    bool nibbles; /* integers of four bits, two in a byte: gemm_w4a8, gemm_w4a16 */
     bool swiglu;  /* LINEAR_INT8: gate and up in one, (n) each; what comes out is silu(gate) * up */
     void *weight; /* packed, weight_bytes from mem_map */
     size_t weight_bytes;

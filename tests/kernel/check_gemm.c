@@ -173,42 +173,94 @@ static void check_gemm_w4a8(struct check *c)
 
 /* ---- integer weights, float activations ---- */
 
+static const int group_sizes[] = {32, 128, 4, 64, 1, 13, 8, 1000};
+
+/* Everything but y and w. */
+static struct gemm_w8a16_args weight_only_args(struct check *c, int rows, int k, int n, int group, unsigned with)
+{
+    int panels = num_panels(n, 0), groups = (k + group - 1) / group;
+    size_t per_column = (size_t)panels * (size_t)groups * GEMM_NR;
+    struct gemm_w8a16_args a = {.ldy = (size_t)n + 2,
+                                .ldx = (size_t)k + 1,
+                                .rows = rows,
+                                .k = k,
+                                .n = n,
+                                .group_size = group,
+                                .x = check_floats(c, (size_t)(rows - 1) * ((size_t)k + 1) + (size_t)k).p,
+                                .scale = check_floats(c, per_column).p};
+    if (with & 1)
+        a.zero = check_floats(c, per_column).p;
+    if (with & 2)
+        a.bias = check_floats(c, (size_t)n).p;
+    return a;
+}
+
+typedef void weight_only_fn(const struct gemm_w8a16_args *, int, int);
+
+static void weight_only_same(struct check *c, struct gemm_w8a16_args *a, const struct area *want, weight_only_fn *fn,
+                             const char *what)
+{
+    struct area got = area_y(c, a->rows, a->ldy, a->n);
+    int panels = num_panels(a->n, 0);
+    a->y = got.p;
+    fn(a, 0, panels / 2);
+    fn(a, panels / 2, panels);
+    check_same_f32(c, what, want, &got, a->ldy);
+}
+
+static void weight_only_case(struct check *c, int rows, int k, int n, int group, unsigned with)
+{
+    check_case(c, "rows=%d k=%d n=%d group=%d%s%s", rows, k, n, group, with & 1 ? " zero" : "",
+               with & 2 ? " bias" : "");
+}
+
 static void check_gemm_w8a16(struct check *c)
 {
-    static const int groups_of[] = {32, 128, 4, 64};
     for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
-        for (unsigned with = 0; with < 4; with++) {
-            int rows = shapes[s][0], k = shapes[s][1], n = shapes[s][2], group = groups_of[check_pick(c, 0, 3)];
-            int panels = num_panels(n, 0), groups = (k + group - 1) / group;
-            size_t per_column = (size_t)panels * (size_t)groups * GEMM_NR;
-            check_case(c, "rows=%d k=%d n=%d group=%d%s%s", rows, k, n, group, with & 1 ? " zero" : "",
-                       with & 2 ? " bias" : "");
-            struct gemm_w8a16_args a = {.ldy = (size_t)n + 2,
-                                        .ldx = (size_t)k + 1,
-                                        .rows = rows,
-                                        .k = k,
-                                        .n = n,
-                                        .group_size = group,
-                                        .x = check_floats(c, (size_t)(rows - 1) * ((size_t)k + 1) + (size_t)k).p,
-                                        .w = check_i8(c, gemm_packed_elems(n, k)).p,
-                                        .scale = check_floats(c, per_column).p};
-            if (with & 1)
-                a.zero = check_floats(c, per_column).p;
-            if (with & 2)
-                a.bias = check_floats(c, (size_t)n).p;
-            struct area want = area_y(c, rows, a.ldy, n), got = area_y(c, rows, a.ldy, n);
+        for (unsigned with = 0; with < 8; with++) {
+            int rows = shapes[s][0], k = shapes[s][1], n = shapes[s][2];
+            int group = group_sizes[check_pick(c, 0, ARRAY_LEN(group_sizes) - 1)];
+            weight_only_case(c, rows, k, n, group, with);
+            struct gemm_w8a16_args a = weight_only_args(c, rows, k, n, group, with);
+            struct area want = area_y(c, rows, a.ldy, n);
+            a.w = check_i8(c, gemm_packed_elems(n, k)).p;
             a.y = want.p;
-            c->ref->gemm_w8a16(&a, 0, panels);
-            a.y = got.p;
-            c->ops->gemm_w8a16(&a, 0, panels / 2);
-            c->ops->gemm_w8a16(&a, panels / 2, panels);
-            check_same_f32(c, "y", &want, &got, a.ldy);
+            c->ref->gemm_w8a16(&a, 0, num_panels(n, 0));
+            weight_only_same(c, &a, &want, c->ops->gemm_w8a16, "y");
+        }
+}
+
+/* Against gemm_w8a16 of the reference on the same weights, a byte each; ref's own gemm_w4a16 as well. */
+static void check_gemm_w4a16(struct check *c)
+{
+    for (size_t s = 0; s < ARRAY_LEN(shapes); s++)
+        for (unsigned with = 0; with < 8; with++) {
+            int rows = shapes[s][0], k = shapes[s][1], n = shapes[s][2], cols = num_panels(n, 0) * GEMM_NR;
+            int group = group_sizes[check_pick(c, 0, ARRAY_LEN(group_sizes) - 1)], k8 = (k + 7) / 8 * 8;
+            weight_only_case(c, rows, k, n, group, with);
+            struct gemm_w8a16_args a = weight_only_args(c, rows, k, n, group, with);
+            struct area w8 = check_i8(c, gemm_packed_elems(n, k)), w4 = check_area(c, (size_t)cols * (size_t)k8 / 2);
+            struct area want = area_y(c, rows, a.ldy, n);
+            memset(w4.p, 0, w4.bytes);
+            for (int j = 0; j < cols; j++)
+                for (int i = 0; i < k8; i++) {
+                    int8_t *wide = (int8_t *)w8.p + ((size_t)(j / GEMM_NR) * (size_t)k + (size_t)i) * GEMM_NR;
+                    int q = i < k ? (wide[j % GEMM_NR] >>= 4) : check_pick(c, -8, 7); /* beyond k: not to count */
+                    ((uint8_t *)w4.p)[((size_t)(j / GEMM_NR) * (size_t)k8 / 8 + (size_t)(i / 8)) * GEMM_NR * 4 +
+                                      (size_t)(j % GEMM_NR * 4 + i % 4)] |= (uint8_t)((q + 8) << (i % 8 < 4 ? 0 : 4));
+                }
+            a.w = w8.p;
+            a.y = want.p;
+            c->ref->gemm_w8a16(&a, 0, num_panels(n, 0));
+            a.w = w4.p;
+            weight_only_same(c, &a, &want, c->ref->gemm_w4a16, "y of ref");
+            weight_only_same(c, &a, &want, c->ops->gemm_w4a16, "y");
         }
 }
 
 /* ---- timing ---- */
 
-enum gemm_kind { GEMM_FLOAT, GEMM_I8, GEMM_W4A8, GEMM_W8A16 };
+enum gemm_kind { GEMM_FLOAT, GEMM_I8, GEMM_W4A8, GEMM_W8A16, GEMM_W4A16 };
 
 struct gemm_bench {
     const struct kernel_ops *ops;
@@ -253,17 +305,19 @@ static void gemm_run(void *arg, int iteration, int worker, int num_workers)
         g->ops->gemm_w4a8(&a, begin, end);
         break;
     case GEMM_W8A16:
-        g->ops->gemm_w8a16(&(struct gemm_w8a16_args){.y = g->y,
-                                                     .ldy = n,
-                                                     .x = g->x,
-                                                     .ldx = k,
-                                                     .rows = g->rows,
-                                                     .k = g->k,
-                                                     .n = g->n,
-                                                     .group_size = g->k,
-                                                     .w = (const int8_t *)w,
-                                                     .scale = g->scale},
-                           begin, end);
+    case GEMM_W4A16:
+        (g->kind == GEMM_W4A16 ? g->ops->gemm_w4a16
+                               : g->ops->gemm_w8a16)(&(struct gemm_w8a16_args){.y = g->y,
+                                                                               .ldy = n,
+                                                                               .x = g->x,
+                                                                               .ldx = k,
+                                                                               .rows = g->rows,
+                                                                               .k = g->k,
+                                                                               .n = g->n,
+                                                                               .group_size = g->k,
+                                                                               .w = (const int8_t *)w,
+                                                                               .scale = g->scale},
+                                                     begin, end);
         break;
     }
 }
@@ -368,10 +422,16 @@ static void bench_gemm_w8a16(struct bench *b)
     bench_square(b, &(struct gemm_bench){.kind = GEMM_W8A16}, 1);
 }
 
+static void bench_gemm_w4a16(struct bench *b)
+{
+    bench_square(b, &(struct gemm_bench){.kind = GEMM_W4A16}, 0.5);
+}
+
 #define ENTRY(name)                                                                                                    \
     {                                                                                                                  \
 #name, check_##name, bench_##name                                                                              \
     }
 const struct kernel_entry entries_gemm[] = {
-    ENTRY(gemm_bf16), ENTRY(gemm_f16), ENTRY(gemm_f32), ENTRY(gemm_i8), ENTRY(gemm_w4a8), ENTRY(gemm_w8a16), {0},
+    ENTRY(gemm_bf16), ENTRY(gemm_f16),   ENTRY(gemm_f32),   ENTRY(gemm_i8),
+    ENTRY(gemm_w4a8), ENTRY(gemm_w8a16), ENTRY(gemm_w4a16), {0},
 };

@@ -4,6 +4,8 @@
 
 #define VL 4
 #define GEMM_MR 2 /* 16 accumulators, 8 of weights and a broadcast in 32 registers */
+#define ATTN_MR 6 /* 24 accumulators, 4 of K or V and a broadcast in 32 registers */
+#define ATTN_ACC 24
 typedef float32x4_t V;
 
 static inline V V_zero(void)

@@ -20,7 +20,7 @@
 #define FINE_MASS 32 /* see c8_large */
 #define FINE_MEAN 10
 #define FINE_DIM 32     /* fewer channels: their sum may be near 0, and a key's error is not */
-#define C8_MAX_DIM 1024 /* config.c's limit of head_dim */
+#define C8_MAX_DIM ATTN_MAX_DIM
 
 static inline float c8_rint(float x)
 {

@@ -137,11 +137,21 @@ void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end
 #endif
 
 #ifndef KERNEL_OWN_DOTS
-void KFN(gemm_w8a16)(const struct gemm_w8a16_args *a, int panel_begin, int panel_end)
+/* Channel i of column j of a panel. */
+static inline float weight_of(const int8_t *panel, bool nibbles, int i, int j)
+{
+    if (!nibbles)
+        return (float)panel[(size_t)i * GEMM_NR + (size_t)j];
+    uint8_t two = ((const uint8_t *)panel)[((size_t)(i / 8) * GEMM_NR + (size_t)j) * 4 + (size_t)(i % 4)];
+    return (float)((i % 8 < 4 ? two & 15 : two >> 4) - 8);
+}
+
+static inline void weights_a16(const struct gemm_w8a16_args *a, bool nibbles, int panel_begin, int panel_end)
 {
     int groups = (a->k + a->group_size - 1) / a->group_size;
+    size_t panel_bytes = nibbles ? (size_t)(a->k + 7) / 8 * 4 * GEMM_NR : (size_t)a->k * GEMM_NR;
     for (int p = panel_begin; p < panel_end; p++) {
-        const int8_t *wp = a->w + (size_t)p * (size_t)a->k * GEMM_NR;
+        const int8_t *wp = a->w + (size_t)p * panel_bytes;
         const float *scale = a->scale + (size_t)p * (size_t)groups * GEMM_NR;
         const float *zero = a->zero ? a->zero + (size_t)p * (size_t)groups * GEMM_NR : NULL;
         int j0 = p * GEMM_NR, cols = a->n - j0 < GEMM_NR ? a->n - j0 : GEMM_NR;
@@ -155,7 +165,7 @@ void KFN(gemm_w8a16)(const struct gemm_w8a16_args *a, int panel_begin, int panel
                     z[j] = zero[g * GEMM_NR + j];
                 for (int i = g * a->group_size; i < end; i++)
                     for (int j = 0; j < GEMM_NR; j++)
-                        part[j] = fmaf(x[i], (float)wp[(size_t)i * GEMM_NR + (size_t)j] - z[j], part[j]);
+                        part[j] = fmaf(x[i], weight_of(wp, nibbles, i, j) - z[j], part[j]);
                 for (int j = 0; j < GEMM_NR; j++)
                     acc[j] = fmaf(scale[g * GEMM_NR + j], part[j], acc[j]);
             }
@@ -163,5 +173,15 @@ void KFN(gemm_w8a16)(const struct gemm_w8a16_args *a, int panel_begin, int panel
                 y[j] = a->bias ? a->bias[j0 + j] + acc[j] : acc[j];
         }
     }
+}
+
+void KFN(gemm_w8a16)(const struct gemm_w8a16_args *a, int panel_begin, int panel_end)
+{
+    weights_a16(a, false, panel_begin, panel_end);
+}
+
+void KFN(gemm_w4a16)(const struct gemm_w8a16_args *a, int panel_begin, int panel_end)
+{
+    weights_a16(a, true, panel_begin, panel_end);
 }
 #endif

@@ -15,6 +15,15 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #endif
 
+/* For the loop that follows: wholly, so that arrays become registers, or not at all, so that addresses stay few. */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define NO_UNROLL _Pragma("clang loop unroll(disable)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#define NO_UNROLL _Pragma("GCC unroll 1")
+#endif
+
 #define LANES 16
 #define LV (LANES / VL) /* vectors of 16 lanes */
 
@@ -79,12 +88,9 @@ ALWAYS_INLINE V V_power(I n)
     return (V)((N)(n + 127) << 23);
 }
 
-/* exp_f32: NaN goes through. */
-ALWAYS_INLINE V V_exp(V x)
+/* e^x / 2^n. */
+ALWAYS_INLINE V V_exp_rest(V x, V n)
 {
-    x = V_max(V_broadcast(-87.3f), x);
-    x = V_min(V_broadcast(88.7f), x);
-    V magic = V_broadcast(0x1.8p23f), t = V_fma(x, V_broadcast(0x1.715476p+0f), magic), n = t - magic;
     V r = V_fma(n, V_broadcast(-0x1.62e4p-1f), x);
     r = V_fma(n, V_broadcast(-0x1.7f7d1cp-20f), r);
     V p = V_broadcast(0x1.a01a02p-13f);
@@ -94,9 +100,26 @@ ALWAYS_INLINE V V_exp(V x)
     p = V_fma(p, r, V_broadcast(0x1.555556p-3f));
     p = V_fma(p, r, V_broadcast(0.5f));
     p = V_fma(p, r, V_broadcast(1.0f));
-    p = V_fma(p, r, V_broadcast(1.0f));
+    return V_fma(p, r, V_broadcast(1.0f));
+}
+
+/* exp_f32: NaN goes through. */
+ALWAYS_INLINE V V_exp(V x)
+{
+    x = V_max(V_broadcast(-87.3f), x);
+    x = V_min(V_broadcast(88.7f), x);
+    V magic = V_broadcast(0x1.8p23f), t = V_fma(x, V_broadcast(0x1.715476p+0f), magic), n = t - magic;
     I whole = (I)t - 0x4b400000, half = whole >> 1;
-    return p * V_power(half) * V_power(whole - half);
+    return V_exp_rest(x, n) * V_power(half) * V_power(whole - half);
+}
+
+/* The same for x <= 0, NaN and minus infinity: 2^n is then one float, and the product is rounded once in either form.
+ */
+ALWAYS_INLINE V V_exp_most_0(V x)
+{
+    x = V_max(V_broadcast(-87.3f), x);
+    V magic = V_broadcast(0x1.8p23f), t = V_fma(x, V_broadcast(0x1.715476p+0f), magic), n = t - magic;
+    return V_exp_rest(x, n) * V_power((I)t - 0x4b400000);
 }
 
 /* 2^(x + 1): exactly twice exp2_f32, in an instruction less. */
@@ -142,6 +165,16 @@ ALWAYS_INLINE V V_divide(const struct V_divisor *d, V x)
     V q = x * d->inv;
     q = V_fma(V_fma(-q, d->s, x), d->inv, q);
     return V_fma(V_fma(-q, d->s, x), d->inv, q);
+}
+
+/* lanes_sum. */
+ALWAYS_INLINE float V_lanes_sum(const V *lanes)
+{
+    typedef float quarter __attribute__((vector_size(16)));
+    quarter q[4];
+    memcpy(q, lanes, sizeof(q));
+    quarter sum = (q[0] + q[2]) + (q[1] + q[3]);
+    return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
 typedef int32_t I4 __attribute__((vector_size(16)));

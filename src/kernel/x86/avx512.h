@@ -4,6 +4,8 @@
 
 #define VL 16
 #define GEMM_MR 8
+#define ATTN_MR 12 /* 24 accumulators, 2 of K or V in 32 registers; broadcasts are operands */
+#define ATTN_ACC 24
 typedef __m512 V;
 
 static inline V V_zero(void)

@@ -3,6 +3,8 @@
 
 #define VL 8
 #define GEMM_MR 3
+#define ATTN_MR 6 /* 12 accumulators, 2 of K or V and a broadcast in 16 registers */
+#define ATTN_ACC 12
 typedef __m256 V;
 
 static inline V V_zero(void)
