@@ -19,10 +19,10 @@ ALWAYS_INLINE void mm_step(int mr, bool nibbles, bool whole, int32x4_t (*acc)[MM
                            const int8_t *w)
 {
     uint8x16_t rows[I8_MR / 2];
-#pragma GCC unroll 8
+    UNROLL
     for (int r = 0; r < (mr + 1) / 2; r++)
         rows[r] = mm_rows(x + (size_t)(2 * r) * ldx, ldx, 2 * r + 1 < mr, whole);
-#pragma GCC unroll 8
+    UNROLL
     for (int c = 0; c < MM_PAIRS; c += 2) {
         I d = I_load(w + c * 8), four = i8_weights_of(d, nibbles ? W_LOW : W_BYTES), next = {0};
         if (nibbles)
@@ -31,7 +31,7 @@ ALWAYS_INLINE void mm_step(int mr, bool nibbles, bool whole, int32x4_t (*acc)[MM
             next = I_load(w + c * 8 + 4 * GEMM_NR);
         int32x4_t a = (int32x4_t)four, b = (int32x4_t)next;
         int8x16_t even = vreinterpretq_s8_s32(vzip1q_s32(a, b)), odd = vreinterpretq_s8_s32(vzip2q_s32(a, b));
-#pragma GCC unroll 8
+        UNROLL
         for (int r = 0; r < (mr + 1) / 2; r++) {
             acc[r][c] = vusmmlaq_s32(acc[r][c], rows[r], even);
             acc[r][c + 1] = vusmmlaq_s32(acc[r][c + 1], rows[r], odd);
@@ -43,13 +43,13 @@ ALWAYS_INLINE void mm_step(int mr, bool nibbles, bool whole, int32x4_t (*acc)[MM
 ALWAYS_INLINE void mm_one(bool nibbles, const uint8_t *x, const int8_t *w, int k4, int32_t *sum)
 {
     I acc[GEMM_NR / VL];
-#pragma GCC unroll 8
+    UNROLL
     for (int v = 0; v < GEMM_NR / VL; v++)
         acc[v] = I_load(sum + v * VL);
-#pragma GCC unroll 1
+    NO_UNROLL
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
         I first = U_of(I_broadcast4(x + i), 0), second = nibbles ? U_of(I_broadcast4(x + i + 4), 0) : first;
-#pragma GCC unroll 8
+        UNROLL
         for (int v = 0; v < GEMM_NR / VL; v++) {
             I d = I_load(w + v * VL * 4);
             DOT(acc[v], first, S_of(i8_weights_of(d, nibbles ? W_LOW : W_BYTES), 0));
@@ -57,7 +57,7 @@ ALWAYS_INLINE void mm_one(bool nibbles, const uint8_t *x, const int8_t *w, int k
                 DOT(acc[v], second, S_of(i8_weights_of(d, W_HIGH), 0));
         }
     }
-#pragma GCC unroll 8
+    UNROLL
     for (int v = 0; v < GEMM_NR / VL; v++)
         I_store(sum + v * VL, acc[v]);
 }
@@ -73,24 +73,26 @@ ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, c
     for (int j = 0; j < GEMM_NR; j += 2 * MM_PAIRS) {
         int32x4_t acc[I8_MR / 2][MM_PAIRS]; /* two rows by two columns each */
         const int8_t *wj = w + j * 4;
-#pragma GCC unroll 8
-        for (int r = 0; r < (mr + 1) / 2; r++)
-#pragma GCC unroll 8
+        UNROLL
+        for (int r = 0; r < (mr + 1) / 2; r++) {
+            UNROLL
             for (int c = 0; c < MM_PAIRS; c++)
                 acc[r][c] = vdupq_n_s32(0);
+        }
         int i = 0;
-#pragma GCC unroll 1
+        NO_UNROLL
         for (; i + 8 <= k4; i += 8, wj += (nibbles ? 4 : 8) * GEMM_NR)
             mm_step(mr, nibbles, true, acc, x + i, ldx, wj);
         if (i < k4)
             mm_step(mr, nibbles, false, acc, x + i, ldx, wj);
-#pragma GCC unroll 8
-        for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+        UNROLL
+        for (int r = 0; r < mr; r++) {
+            UNROLL
             for (int c = 0; c < MM_PAIRS; c++) {
                 int32_t *to = sum[r] + j + 2 * c;
                 int32x2_t pair = r % 2 ? vget_high_s32(acc[r / 2][c]) : vget_low_s32(acc[r / 2][c]);
                 vst1_s32(to, vadd_s32(vld1_s32(to), pair));
             }
+        }
     }
 }

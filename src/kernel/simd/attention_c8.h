@@ -114,44 +114,48 @@ ALWAYS_INLINE void c8_dots(int mr, bool wide, struct c8_rows *s, int r0, const u
         I acc[C8_MR][Q_PLANES][2 * LV];
         const uint8_t *k = k_tile + t * 4;
         const int8_t *q = s->q + (size_t)r0 * (size_t)pd * 2;
-#pragma GCC unroll 8
-        for (int r = 0; r < mr; r++)
-#pragma GCC unroll 2
-            for (int plane = 0; plane < Q_PLANES; plane++)
-#pragma GCC unroll 8
+        UNROLL
+        for (int r = 0; r < mr; r++) {
+            UNROLL
+            for (int plane = 0; plane < Q_PLANES; plane++) {
+                UNROLL
                 for (int v = 0; v < nk; v++)
                     acc[r][plane][v] = (I){0};
-#pragma GCC unroll 1
+            }
+        }
+        NO_UNROLL
         for (int i = 0; i < pd; i += 4, k += step, q += mr * 8) {
             if (ahead)
                 c8_fetch(k + ahead, nk * VL * 4);
-#pragma GCC unroll 2
+            UNROLL
             for (int part = 0; part < PARTS; part++) {
                 I kv[2 * LV];
-#pragma GCC unroll 8
+                UNROLL
                 for (int v = 0; v < nk; v++)
                     kv[v] = wide ? I_load(k + part * row + v * VL * 4) : U_of(I_load(k + v * VL * 4), part);
-#pragma GCC unroll 8
-                for (int r = 0; r < mr; r++)
-#pragma GCC unroll 2
+                UNROLL
+                for (int r = 0; r < mr; r++) {
+                    UNROLL
                     for (int plane = 0; plane < Q_PLANES; plane++) {
                         I qv = I_broadcast4(q + r * 8 + (part + plane) * 4);
-#pragma GCC unroll 8
+                        UNROLL
                         for (int v = 0; v < nk; v++)
                             DOT(acc[r][plane][v], kv[v], qv);
                     }
+                }
                 AFTER_PART();
             }
         }
-#pragma GCC unroll 8
-        for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+        UNROLL
+        for (int r = 0; r < mr; r++) {
+            UNROLL
             for (int v = 0; v < nk; v++) {
                 N dot = (N)acc[r][0][v];
                 if (Q_PLANES == 2)
                     dot = (dot << 8) + (N)acc[r][Q_PLANES - 1][v];
                 I_store(s->dot[r0 + r] + t + v * VL, (I)dot);
             }
+        }
     }
 }
 
@@ -207,10 +211,10 @@ ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, bool fi
     V unit = V_broadcast(s->unit[r]), half = V_broadcast(fine ? P_FINE / 2 : P_COARSE / 2.0f);
     uint8_t *to = s->p[place];
     I sum = {0};
-#pragma GCC unroll 2
+    UNROLL
     for (int t = 0; t < ATTN_TILE; t += LANES) {
         I p[LV];
-#pragma GCC unroll 4
+        UNROLL
         for (int v = 0; v < LV; v++) {
             I below = I_load(s->dot[r] + t + v * VL) - s->tile_max[r];
             I seen = full ? I_broadcast(-1) : c8_seen(s, r, t + v * VL);
@@ -221,7 +225,7 @@ ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, bool fi
             sum += p[v];
         }
 #if P_PLANES == 1
-#pragma GCC unroll 4
+        UNROLL
         for (int v = 0; v < LV && fine; v++)
             p[v] ^= P_BIAS;
         P_pack(to + t * 2, p);
@@ -254,28 +258,28 @@ ALWAYS_INLINE void c8_pass(int mr, int nv, bool wide, I (*acc)[2 * C8_NV * LV], 
                            const uint8_t *p, const int8_t *v, size_t ldv, const int8_t *fetch)
 {
     const int four = P_PLANES == 1 ? 8 : 4; /* bytes of p */
-#pragma GCC unroll 1
+    NO_UNROLL
     for (const uint8_t *end = p + ATTN_TILE / 4 * four; p < end; p += four, v += wide ? 0 : ldv) {
         if (fetch) {
             c8_fetch(fetch, nv * VL * 4);
             fetch += nv * VL * 4;
         }
-#pragma GCC unroll 2
+        UNROLL
         for (int part = 0; part < PARTS; part++, v += wide ? ldv : 0) {
             I vv[2 * C8_NV * LV];
-#pragma GCC unroll 8
+            UNROLL
             for (int u = 0; u < nv; u++)
                 vv[u] = wide ? I_load(v + u * VL * 4) : S_of(I_load(v + u * VL * 4), part);
-#pragma GCC unroll 8
+            UNROLL
             for (int r = 0; r < mr; r++) {
                 I pv = I_broadcast4(p + r * ATTN_TILE * 2 + part * 4);
                 if (P_PLANES == 2)
                     pv = U_of(pv, part);
-#pragma GCC unroll 8
+                UNROLL
                 for (int u = 0; u < nv; u++)
                     DOT(acc[r][u], pv, vv[u]);
             }
-#pragma GCC unroll 8
+            UNROLL
             for (int u = 0; sums == SUMS_ALSO && u < nv; u++)
                 DOT(sum[u], I_broadcast(0x00010001), vv[u]);
             AFTER_PART();
@@ -289,29 +293,31 @@ ALWAYS_INLINE void c8_values(int mr, int nv, bool wide, struct c8_rows *s, int p
                              const int8_t *v, size_t ldv, int i, const int8_t *fetch)
 {
     I acc[C8_MR][2 * C8_NV * LV], sum[2 * C8_NV * LV];
-#pragma GCC unroll 8
+    UNROLL
     for (int u = 0; u < nv; u++)
         sum[u] = DOT_LESS ? I_load(s->v_sum + i + u * VL) : (I){0};
-#pragma GCC unroll 8
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+    UNROLL
+    for (int r = 0; r < mr; r++) {
+        UNROLL
         for (int u = 0; u < nv; u++)
             acc[r][u] = sum[u];
+    }
     c8_pass(mr, nv, wide, acc, sum, sums, s->p[place], v, ldv, fetch);
     if (fine && P_PLANES == 2) {
-#pragma GCC unroll 8
-        for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+        UNROLL
+        for (int r = 0; r < mr; r++) {
+            UNROLL
             for (int u = 0; u < nv; u++)
                 acc[r][u] = (acc[r][u] << 8) + sum[u];
+        }
         c8_pass(mr, nv, wide, acc, sum, SUMS_NONE, s->p[place] + ATTN_TILE, v, ldv, NULL);
     }
-#pragma GCC unroll 8
+    UNROLL
     for (int u = 0; u < nv; u++)
         if (sums == SUMS_ALSO)
             sum[u] *= P_BIAS;
     float *out = s->out + (size_t)place * (size_t)s->ld + i;
-#pragma GCC unroll 8
+    UNROLL
     for (int r = 0; r < mr; r++, out += s->ld) {
         int row = place + r;
         if (P_PLANES == 2) {
@@ -320,7 +326,7 @@ ALWAYS_INLINE void c8_values(int mr, int nv, bool wide, struct c8_rows *s, int p
         }
         V worth = V_broadcast(s->worth[place + r]), correction = V_broadcast(s->correction[row]);
         I mine = I_broadcast(s->fine[row]);
-#pragma GCC unroll 8
+        UNROLL
         for (int u = 0; u < nv; u++) {
             if (sums != SUMS_NONE)
                 acc[r][u] += (sums == SUMS_ALSO ? sum[u] : I_load(s->v_sum + i + u * VL)) & mine;

@@ -31,16 +31,16 @@ ALWAYS_INLINE I i8_weights_of(I d, enum i8_weights weights)
 /* Four channels of mr rows times a panel. */
 ALWAYS_INLINE void i8_step(int mr, enum i8_weights weights, I (*acc)[PV], const uint8_t *x, size_t ldx, const int8_t *w)
 {
-#pragma GCC unroll 2
+    UNROLL
     for (int part = 0; part < PARTS; part++) {
         I u[I8_MR];
-#pragma GCC unroll 8
+        UNROLL
         for (int r = 0; r < mr; r++)
             u[r] = U_of(I_broadcast4(x + (size_t)r * ldx), part);
-#pragma GCC unroll 8
+        UNROLL
         for (int v = 0; v < PV; v++) {
             I s = S_of(i8_weights_of(I_load(w + v * VL * 4), weights), part);
-#pragma GCC unroll 8
+            UNROLL
             for (int r = 0; r < mr; r++)
                 DOT(acc[r][v], u[r], s);
         }
@@ -52,22 +52,24 @@ ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, c
                            int32_t (*sum)[GEMM_NR])
 {
     I acc[I8_MR][PV];
-#pragma GCC unroll 8
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+    UNROLL
+    for (int r = 0; r < mr; r++) {
+        UNROLL
         for (int v = 0; v < PV; v++)
             acc[r][v] = I_load(sum[r] + v * VL);
-#pragma GCC unroll 1
+    }
+    NO_UNROLL
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
         i8_step(mr, nibbles ? W_LOW : W_BYTES, acc, x + i, ldx, w);
         if (nibbles)
             i8_step(mr, W_HIGH, acc, x + i + 4, ldx, w);
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 8
+    UNROLL
+    for (int r = 0; r < mr; r++) {
+        UNROLL
         for (int v = 0; v < PV; v++)
             I_store(sum[r] + v * VL, acc[r][v]);
+    }
 }
 #endif
 

@@ -15,12 +15,15 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 #endif
 
-/* For the loop that follows: wholly, so that arrays become registers, or not at all, so that addresses stay few. */
+/* For the loop that follows: wholly, so that arrays become registers, or not at all, so that addresses stay few. clang
+ * takes GCC's pragma as a wish, and leaves the arrays in memory. */
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
 #define NO_UNROLL _Pragma("clang loop unroll(disable)")
 #else
 #define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_TWICE _Pragma("GCC unroll 2")
 #define NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 

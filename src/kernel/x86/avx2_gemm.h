@@ -133,7 +133,7 @@ ALWAYS_INLINE void i8_step(int mr, int nv, bool nibbles, __m256i (*acc)[4], cons
                            const int8_t *w)
 {
     __m256i u[4], v[4], low = _mm256_set1_epi8(15);
-#pragma GCC unroll 4
+    UNROLL
     for (int c = 0; c < nv; c++)
         if (nibbles) {
             __m256i both = _mm256_loadu_si256((const __m256i *)(w + c * 32));
@@ -142,10 +142,10 @@ ALWAYS_INLINE void i8_step(int mr, int nv, bool nibbles, __m256i (*acc)[4], cons
         } else {
             u[c] = i8_weights(w + c * 32);
         }
-#pragma GCC unroll 6
+    UNROLL
     for (int r = 0; r < mr; r++) {
         __m256i x0 = i8_four(x + (size_t)r * ldx), x1 = nibbles ? i8_four(x + (size_t)r * ldx + 4) : x0;
-#pragma GCC unroll 4
+        UNROLL
         for (int c = 0; c < nv; c++)
             if (nibbles) {
                 __m256i sum = _mm256_add_epi16(_mm256_maddubs_epi16(u[c], x0), _mm256_maddubs_epi16(v[c], x1));
@@ -161,13 +161,14 @@ ALWAYS_INLINE void i8_dots(int mr, int nv, bool nibbles, ptrdiff_t ahead, const 
                            int len, int32_t (*sum)[GEMM_NR])
 {
     __m256i acc[I8_MR][4];
-#pragma GCC unroll 6
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 4
+    UNROLL
+    for (int r = 0; r < mr; r++) {
+        UNROLL
         for (int c = 0; c < nv; c++)
             acc[r][c] = _mm256_loadu_si256((const __m256i *)(sum[r] + c * 8));
+    }
     int step = nibbles ? 8 : 4;
-#pragma GCC unroll 2
+    UNROLL_TWICE
     for (int i = 0; i < len; i += step, x += step, w += 4 * GEMM_NR) {
         if (ahead && nv == 4) {
             _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
@@ -177,11 +178,12 @@ ALWAYS_INLINE void i8_dots(int mr, int nv, bool nibbles, ptrdiff_t ahead, const 
         }
         i8_step(mr, nv, nibbles, acc, x, ldx, w);
     }
-#pragma GCC unroll 6
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 4
+    UNROLL
+    for (int r = 0; r < mr; r++) {
+        UNROLL
         for (int c = 0; c < nv; c++)
             _mm256_storeu_si256((__m256i *)(sum[r] + c * 8), acc[r][c]);
+    }
 }
 
 /* The first rows of a block fetch the next one. */
@@ -227,7 +229,7 @@ static void i8_add_rests(const struct i8_rest *rest, int count, const int8_t *w,
     for (const struct i8_rest *end = rest + count; rest < end; rest++) {
         const int8_t *at = w + (size_t)rest->k * GEMM_NR;
         __m256i x = _mm256_set1_epi32(rest->four), *to = (__m256i *)sum[rest->row];
-#pragma GCC unroll 4
+        UNROLL
         for (int c = 0; c < 4; c++)
             to[c] = i8_dot(to[c], i8_weights(at + c * 32), x);
     }

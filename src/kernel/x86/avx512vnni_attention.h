@@ -70,7 +70,7 @@ ALWAYS_INLINE void c8_dots(int mr, struct c8_rows *s, int r0, const uint8_t *k, 
 {
     __m512i hi[C8_MR][2], lo[C8_MR][2];
     const int8_t *q = s->q + (size_t)r0 * (size_t)pd * 2;
-#pragma GCC unroll 6
+    UNROLL
     for (int r = 0; r < mr; r++)
         hi[r][0] = hi[r][1] = lo[r][0] = lo[r][1] = _mm512_setzero_si512();
     for (int i = 0; i < pd; i += 4, k += 4 * ATTN_TILE, q += mr * 8) {
@@ -79,7 +79,7 @@ ALWAYS_INLINE void c8_dots(int mr, struct c8_rows *s, int r0, const uint8_t *k, 
             _mm_prefetch((const char *)k + ahead, _MM_HINT_T0);
             _mm_prefetch((const char *)k + ahead + 64, _MM_HINT_T0);
         }
-#pragma GCC unroll 6
+        UNROLL
         for (int r = 0; r < mr; r++) {
             __m512i qh = broadcast4(q + r * 8), ql = broadcast4(q + r * 8 + 4);
             DPBUSD(hi[r][0], k0, qh);
@@ -88,7 +88,7 @@ ALWAYS_INLINE void c8_dots(int mr, struct c8_rows *s, int r0, const uint8_t *k, 
             DPBUSD(lo[r][1], k1, ql);
         }
     }
-#pragma GCC unroll 6
+    UNROLL
     for (int r = 0; r < mr; r++) {
         __m512i d0 = _mm512_add_epi32(_mm512_slli_epi32(hi[r][0], 8), lo[r][0]);
         __m512i d1 = _mm512_add_epi32(_mm512_slli_epi32(hi[r][1], 8), lo[r][1]);
@@ -175,19 +175,19 @@ ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, const _
 ALWAYS_INLINE void c8_plane(int mr, int nv, __m512i (*acc)[C8_NV], const uint8_t *p, const int8_t *v, size_t d,
                             const int8_t *fetch, __mmask16 m)
 {
-#pragma GCC unroll 1
+    NO_UNROLL
     for (const uint8_t *end = p + ATTN_TILE; p < end; p += 4, v += 4 * d, fetch += fetch ? nv * 64 : 0) {
         __m512i vv[C8_NV];
-#pragma GCC unroll 4
+        UNROLL
         for (int u = 0; u < nv; u++)
             vv[u] = nv == 1 ? _mm512_maskz_loadu_epi32(m, v) : _mm512_loadu_si512(v + u * 64);
-#pragma GCC unroll 4
+        UNROLL
         for (int u = 0; fetch && u < nv; u++)
             _mm_prefetch((const char *)fetch + u * 64, _MM_HINT_T0);
-#pragma GCC unroll 6
+        UNROLL
         for (int r = 0; r < mr; r++) {
             __m512i pv = broadcast4(p + r * ATTN_TILE);
-#pragma GCC unroll 4
+            UNROLL
             for (int u = 0; u < nv; u++)
                 DPBUSD(acc[r][u], pv, vv[u]);
         }
@@ -198,11 +198,11 @@ ALWAYS_INLINE void c8_plane(int mr, int nv, __m512i (*acc)[C8_NV], const uint8_t
 ALWAYS_INLINE void c8_accumulate(int mr, int nv, bool kept, __m512i (*acc)[C8_NV], struct c8_rows *s,
                                  const uint8_t *order, float worth, size_t d, size_t i, __mmask16 m)
 {
-#pragma GCC unroll 6
+    UNROLL
     for (int r = 0; r < mr; r++) {
         __m512 w = _mm512_set1_ps(s->weight[order[r]] * worth), c = _mm512_set1_ps(s->correction[order[r]]);
         float *out = s->out + (size_t)order[r] * d + i;
-#pragma GCC unroll 4
+        UNROLL
         for (int u = 0; u < nv; u++) {
             __m512 old = nv == 1 ? _mm512_maskz_loadu_ps(m, out) : _mm512_loadu_ps(out + u * 16);
             old = kept ? old : _mm512_mul_ps(old, c);
@@ -220,18 +220,20 @@ ALWAYS_INLINE void c8_values(int mr, int nv, struct c8_rows *s, int place, bool 
                              size_t d, size_t i, ptrdiff_t ahead, __mmask16 m)
 {
     __m512i acc[C8_MR][C8_NV];
-#pragma GCC unroll 6
-    for (int r = 0; r < mr; r++)
-#pragma GCC unroll 4
+    UNROLL
+    for (int r = 0; r < mr; r++) {
+        UNROLL
         for (int u = 0; u < nv; u++)
             acc[r][u] = _mm512_setzero_si512();
+    }
     c8_plane(mr, nv, acc, s->p_hi[place], v + i * 4, d, ahead ? v + ahead + i * ATTN_TILE : NULL, m);
     if (fine) {
-#pragma GCC unroll 6
-        for (int r = 0; r < mr; r++)
-#pragma GCC unroll 4
+        UNROLL
+        for (int r = 0; r < mr; r++) {
+            UNROLL
             for (int u = 0; u < nv; u++)
                 acc[r][u] = _mm512_slli_epi32(acc[r][u], 8);
+        }
         c8_plane(mr, nv, acc, s->p_lo[place], v + i * 4, d, NULL, m);
     }
     float worth = fine ? 1.0f : 256.0f; /* exact, wherever it is multiplied */

@@ -20,13 +20,13 @@ ALWAYS_INLINE __m512i i8_broadcast(const uint8_t *triple, size_t ldx, int j)
 /* Four channels of mr rows times 32 columns. */
 ALWAYS_INLINE void i8_step(int mr, __m512i (*acc)[2], const uint8_t **triple, size_t ldx, __m512i w0, __m512i w1)
 {
-#pragma GCC unroll 12
+    UNROLL
     for (int r = 0; r < mr; r++) {
         __m512i xv = i8_broadcast(triple[r / 3], ldx, r % 3);
         DPBUSD(acc[r][0], xv, w0);
         DPBUSD(acc[r][1], xv, w1);
     }
-#pragma GCC unroll 4
+    UNROLL
     for (int t = 0; t < (mr + 2) / 3; t++)
         triple[t] += 4;
 }
@@ -38,7 +38,7 @@ ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, c
 {
     __m512i acc[I8_MR][2], low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
     const uint8_t *triple[4] = {x, x + 3 * ldx, x + 6 * ldx, x + 9 * ldx};
-#pragma GCC unroll 12
+    UNROLL
     for (int r = 0; r < mr; r++)
         acc[r][0] = acc[r][1] = _mm512_setzero_si512();
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
@@ -57,7 +57,7 @@ ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, c
         w1 = _mm512_and_si512(_mm512_srli_epi16(w1, 4), low);
         i8_step(mr, acc, triple, ldx, _mm512_sub_epi8(w0, eight), _mm512_sub_epi8(w1, eight));
     }
-#pragma GCC unroll 12
+    UNROLL
     for (int r = 0; r < mr; r++) {
         _mm512_storeu_si512(sum[r], acc[r][0]);
         _mm512_storeu_si512(sum[r] + 16, acc[r][1]);
