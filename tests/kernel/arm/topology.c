@@ -1,4 +1,5 @@
-/* A machine of one node, for tools/check_arm: Debian has no hwloc for a cross-compiler. */
+/* A machine of one node, for tools/check_arm and check_avx512: Debian has no hwloc for a cross-compiler, and no static
+ * one. */
 #include "base/cpu.h"
 #include "base/topology.h"
 
