@@ -210,7 +210,7 @@ ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, bool fi
     const int32_t magic = 0x4b400000;
     V unit = V_broadcast(s->unit[r]), half = V_broadcast(fine ? P_FINE / 2 : P_COARSE / 2.0f);
     uint8_t *to = s->p[place];
-    I sum = {0};
+    N sum = {0}; /* wraps */
     UNROLL
     for (int t = 0; t < ATTN_TILE; t += LANES) {
         I p[LV];
@@ -222,7 +222,7 @@ ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, bool fi
             p[v] = (I)(e + V_broadcast(0x1.8p23f));
             if (!full)
                 p[v] = I_select(seen, p[v], I_broadcast(magic));
-            sum += p[v];
+            sum += (N)p[v];
         }
 #if P_PLANES == 1
         UNROLL
@@ -240,7 +240,7 @@ ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, bool fi
     }
     s->order[place] = (uint8_t)r;
     s->worth[place] = s->weight[r] * (fine ? 1.0f : 256.0f); /* exact, wherever it is multiplied */
-    int32_t p_sum = I_sum_across(sum - (int32_t)((uint32_t)magic * (ATTN_TILE / VL))) * (fine ? 1 : 256);
+    int32_t p_sum = I_sum_across((I)(sum - (uint32_t)magic * (ATTN_TILE / VL))) * (fine ? 1 : 256);
     s->mass[r] = fmaf((float)p_sum, s->weight[r], s->mass[r]);
     s->rest[r] = fmaf((float)(p_sum - P_FINE), s->weight[r], s->rest[r]);
 }
