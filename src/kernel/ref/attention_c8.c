@@ -19,7 +19,7 @@
 #define P_FINE 65280 /* two: 255 * 256, so that both have one unit */
 #define FINE_MASS 32 /* see c8_large */
 #define FINE_MEAN 10
-#define FINE_DIM 32     /* fewer channels: their sum may be near 0, and a key's error is not */
+#define FINE_DIM 32 /* fewer channels: their sum may be near 0, and a key's error is not */
 #define C8_MAX_DIM ATTN_MAX_DIM
 
 static inline float c8_rint(float x)
