@@ -1,10 +1,10 @@
 /* Paged attention over an INT8 cache: the specification. Nothing is dequantised. K's scales go into q once for a head;
  * q becomes a 16-bit integer with one scale; a K offset (and the 128 that K is held with) adds the same to every logit
- * of a row, so softmax cancels it. Probabilities of a tile become integers against the tile's own maximum: of 16 bits
- * where the tile holds a key that matters for the row so far (c8_fine), of 8 bits elsewhere. V's scale and offset are
- * applied once at the end: the weights that are summed are the weights that are divided by, so they sum to 1 exactly as
- * the offset needs. All dot products are exact in int32, whatever instructions make them.
- * Why these widths: docs/KERNELS.md.
+ * of a row, so softmax cancels it. Probabilities of a tile become integers against the tile's own maximum: of 8 bits, a
+ * high plane, and where one key stands out (c8_fine) of 16, a high and a low plane. V's scale and offset are applied
+ * once at the end: the weights that are summed are the weights that are divided by, so they sum to 1 exactly as the
+ * offset needs. All dot products are exact in int32, whatever instructions make them. Why these widths:
+ * docs/KERNELS.md.
  *
  * Layout of a tile of ATTN_TILE tokens: K (padded_dim / 4, ATTN_TILE, 4) as u8 = q + 128, V (ATTN_TILE / 4, d, 4). */
 #ifndef KFN
@@ -15,10 +15,9 @@
 #include "kernel/ref/math.h"
 
 #define Q_MAX 32512  /* 127 * 256: two signed 8-bit planes */
-#define P_COARSE 255 /* one unsigned plane */
-#define P_FINE 65280 /* two: 255 * 256, so that both have one unit */
-#define FINE_MASS 32 /* see c8_large */
-#define FINE_MEAN 10
+#define P_FINE 65280 /* two unsigned 8-bit planes: 255 * 256, so that they have the unit of one of them */
+#define FINE_MEAN 9  /* see c8_large */
+#define FINE_KEYS 64
 #define FINE_DIM 32 /* fewer channels: their sum may be near 0, and a key's error is not */
 #define C8_MAX_DIM ATTN_MAX_DIM
 
@@ -73,21 +72,18 @@ static inline float c8_quant_q(int32_t *q16, const float *q, const float *k_scal
     return unit * (scale * 0x1.715476p+0f);
 }
 
-/* Whether a tile's probabilities want 16 bits. They do when its largest key, of the given weight, is a large one: it
- * takes more than 1 / FINE_MASS of the row as far as the row is known, or more than FINE_MEAN times what a key takes on
- * average. rest is the mass of the keys before, in units of P_FINE and relative to the same maximum as the weight,
- * without each tile's largest key: else a sink would make every other key a small one. */
-static inline float c8_large(int64_t keys_before, int d)
+/* Whether a tile's probabilities want 16 bits. They do when its largest key, of the given weight, takes more than
+ * FINE_MEAN times what the others take on average: those that the row has seen, of the tile and before. others is
+ * their mass, in units of P_FINE and relative to the same maximum as the weight, without each tile's largest key: else
+ * a sink would make every other key a small one. */
+static inline float c8_large(int64_t keys, int d)
 {
-    float mean = (float)keys_before * ((float)P_FINE / FINE_MEAN), least = (float)P_FINE * FINE_MASS;
-    if (d < FINE_DIM)
-        return INFINITY;
-    return mean > least ? mean : least;
+    return d < FINE_DIM ? INFINITY : (float)(keys > FINE_KEYS ? keys : FINE_KEYS) * ((float)P_FINE / FINE_MEAN);
 }
 
-static inline bool c8_fine(float weight, float rest, float large)
+static inline bool c8_fine(float weight, float others, float large)
 {
-    return rest < weight * large;
+    return others < weight * large;
 }
 
 #ifndef KERNEL_OWN_DOTS
@@ -97,7 +93,7 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
     int32_t q16[C8_MAX_DIM], max = 0;
     const float *q = a->q + (size_t)token * a->ldq + (size_t)g * d;
     float *out = a->out + (size_t)token * a->ldout + (size_t)g * d;
-    float unit = c8_quant_q(q16, q, a->c8->k_scale, a->d, a->scale), mass = 0, rest = 0;
+    float unit = c8_quant_q(q16, q, a->c8->k_scale, a->d, a->scale), mass = 0, others = 0, low[C8_MAX_DIM] = {0};
     int64_t begin = attn_begin(a, token), end = attn_end(a, token);
     for (size_t i = 0; i < d; i++)
         out[i] = 0;
@@ -107,7 +103,7 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
         const int8_t *v = (const int8_t *)a->v + block + (size_t)(t0 % a->block_size) * d;
         int lo = begin > t0 ? (int)(begin - t0) : 0;
         int hi = end - t0 < ATTN_TILE ? (int)(end - t0) : ATTN_TILE;
-        int32_t dot[ATTN_TILE] = {0}, p[ATTN_TILE], p_sum = 0, tile_max = INT32_MIN;
+        int32_t dot[ATTN_TILE] = {0}, p[ATTN_TILE] = {0}, p_sum = 0, tile_max = INT32_MIN;
         for (size_t i = 0; i < pd; i += 4) {
             const uint8_t *kc = k + i * ATTN_TILE;
             for (int t = 0; t < ATTN_TILE; t++)
@@ -120,26 +116,32 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
         int32_t new_max = first || tile_max > max ? tile_max : max;
         float weight = exp2_f32((float)(tile_max - new_max) * unit);
         float correction = first ? 0.0f : exp2_f32((float)(max - new_max) * unit);
-        bool fine = c8_fine(weight, rest * correction, c8_large(t0 > begin ? t0 - begin : 0, a->d));
-        for (int t = 0; t < ATTN_TILE; t++) {
-            float e = exp2_f32((float)(t < lo || t >= hi ? 0 : dot[t] - tile_max) * unit);
-            p[t] = fine ? (int32_t)c8_rint(e * (float)P_FINE) : (int32_t)c8_rint(e * (float)P_COARSE) * 256;
-            p[t] = t < lo || t >= hi ? 0 : p[t];
+        for (int t = lo; t < hi; t++) {
+            p[t] = (int32_t)c8_rint(exp2_255_f32((float)(dot[t] - tile_max) * unit)) * 256;
             p_sum += p[t];
         }
+        others = fmaf((float)(p_sum - P_FINE), weight, others * correction);
+        bool fine = c8_fine(weight, others, c8_large(t0 + hi - begin - 1, a->d));
+        for (int t = lo; fine && t < hi; t++) {
+            int32_t both = (int32_t)c8_rint(exp2_f32((float)(dot[t] - tile_max) * unit) * (float)P_FINE);
+            p_sum += both - p[t];
+            p[t] = both;
+        }
         for (size_t i = 0; i < d; i++) {
-            int32_t acc = 0;
-            for (size_t t = 0; t < ATTN_TILE; t++)
-                acc += p[t] * v[t / 4 * 4 * d + i * 4 + t % 4];
-            out[i] = fmaf((float)acc, weight, out[i] * correction);
+            int32_t high_sum = 0, low_sum = 0;
+            for (size_t t = 0; t < ATTN_TILE; t++) {
+                high_sum += (p[t] >> 8) * v[t / 4 * 4 * d + i * 4 + t % 4];
+                low_sum += (p[t] & 255) * v[t / 4 * 4 * d + i * 4 + t % 4];
+            }
+            out[i] = fmaf((float)high_sum, weight * 256.0f, out[i] * correction);
+            low[i] = fmaf((float)low_sum, weight, low[i] * correction);
         }
         mass = fmaf((float)p_sum, weight, mass * correction);
-        rest = fmaf((float)(p_sum - P_FINE), weight, rest * correction);
         max = new_max;
     }
     float inv = 1.0f / mass;
-    for (size_t i = 0; i < d; i++)
-        out[i] = (out[i] * inv - a->c8->v_offset[i]) * a->c8->v_scale[i];
+    for (size_t i = 0; i < d; i++) /* + 0: whether a tile that adds nothing is left out must not show in a 0's sign */
+        out[i] = ((out[i] + low[i] + 0.0f) * inv - a->c8->v_offset[i]) * a->c8->v_scale[i];
 }
 
 void KFN(attn_c8)(const struct attn_args *a)

@@ -47,6 +47,19 @@ static inline float exp2_f32(float x)
     return p * f32_from_bits((f32_bits(t) - 0x4b400000u + 127u) << 23);
 }
 
+/* 255 * 2^x for x <= 0, to 1e-4 relative: what is rounded to eight bits needs no more. Minimax as well. */
+static inline float exp2_255_f32(float x)
+{
+    x = x < -126.0f ? -126.0f : x;
+    float t = x + 0x1.8p23f;
+    float r = x - (t - 0x1.8p23f);
+    float p = 0x1.c23368p+3f;
+    p = fmaf(p, r, 0x1.eeed3cp+5f);
+    p = fmaf(p, r, 0x1.619028p+7f);
+    p = fmaf(p, r, 0x1.fdf69cp+7f);
+    return p * f32_from_bits((f32_bits(t) - 0x4b400000u + 127u) << 23);
+}
+
 static inline float silu_mul_f32(float gate, float up)
 {
     return gate / (1.0f + exp_f32(-gate)) * up;

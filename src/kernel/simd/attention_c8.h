@@ -3,8 +3,7 @@
  * them all. A tier also defines
  *     Q_PLANES            accumulators that 16 bits of q need: 1, or 2 whose first counts 256 times
  *     Q_pack(to, q)       four channels of q, (4) int32, to eight bytes: four for each part or plane
- *     P_PLANES            passes over V that 16 bits of p need: 2, of which 8 bits need the first, or 1
- *     P_pack(to, p)       with one pass: 16 lanes of 16-bit numbers to 32 bytes, eight for each four like Q_pack
+ *     P_pack(to, p)       16 lanes of bytes, as they go into dots: four bytes for each four and part
  *     C8_NV               16-lane groups of channels at once in p.V */
 #include "kernel/simd/math.h"
 
@@ -18,24 +17,22 @@
 /* Few rows leave registers for twice as many keys, or channels. */
 #define TIMES(mr) ((mr) <= C8_MR / 2 ? 2 : 1)
 
-#define P_BIAS 32768 /* what 16 bits of p are less when one pass takes them as signed numbers */
-
 /* Everything that a call remembers of its rows, (rows) each, padded so that vectors may run over the end. */
 struct c8_rows {
     int rows, ld;                             /* ld: d in whole 16s */
     int lo[ATTN_MAX_ROWS], hi[ATTN_MAX_ROWS]; /* keys that it sees of the tile at work */
-    float unit[ATTN_MAX_ROWS + 16], mass[ATTN_MAX_ROWS + 16], rest[ATTN_MAX_ROWS + 16], large[ATTN_MAX_ROWS + 16];
+    float unit[ATTN_MAX_ROWS + 16], mass[ATTN_MAX_ROWS + 16], others[ATTN_MAX_ROWS + 16], large[ATTN_MAX_ROWS + 16];
     float weight[ATTN_MAX_ROWS + 16], correction[ATTN_MAX_ROWS + 16];
-    int32_t max[ATTN_MAX_ROWS + 16], tile_max[ATTN_MAX_ROWS + 16];
-    int32_t fine[ATTN_MAX_ROWS + 16];      /* -1: 16 bits of p */
+    int32_t max[ATTN_MAX_ROWS + 16], tile_max[ATTN_MAX_ROWS + 16], p_sum[ATTN_MAX_ROWS + 16];
+    int32_t fine[ATTN_MAX_ROWS + 16];      /* -1: it has a low plane */
+    bool low[ATTN_MAX_ROWS];               /* it has had one */
     int32_t dot[ATTN_MAX_ROWS][ATTN_TILE]; /* a constant too much, which the maximum takes off again */
-    uint8_t order[ATTN_MAX_ROWS]; /* rows as p lies; where fine rows need a pass more than others, these come first */
-    uint8_t p[ATTN_MAX_ROWS][ATTN_TILE * 2]; /* high bytes and low bytes, or what P_pack makes */
-    float worth[ATTN_MAX_ROWS];              /* in that order: of one unit of a sum over the tile */
-    int32_t v_sum[C8_MAX_DIM];               /* over the tile, times DOT_LESS or P_BIAS where they want it */
-    int8_t v_tail[ATTN_TILE / 4][LANES * 4]; /* the channels behind the last whole 16 */
+    uint8_t p[ATTN_MAX_ROWS][ATTN_TILE * PARTS], p_low[ATTN_MAX_ROWS][ATTN_TILE * PARTS];
+    uint8_t low_row[ATTN_MAX_ROWS];                        /* whose low planes these are */
+    int32_t v_sum[C8_MAX_DIM];                             /* over the tile, times DOT_LESS */
+    int8_t v_tail[ATTN_TILE / 4][LANES * 4];               /* the channels behind the last whole 16 */
     _Alignas(64) int8_t q[ATTN_MAX_ROWS * C8_MAX_DIM * 2]; /* (rows / C8_MR, pd / 4, row, 8) */
-    _Alignas(64) float out[ATTN_MAX_ROWS * C8_MAX_DIM];    /* (rows, ld) */
+    _Alignas(64) float out[ATTN_MAX_ROWS * C8_MAX_DIM], out_low[ATTN_MAX_ROWS * C8_MAX_DIM]; /* (rows, ld) */
 #if PARTS >                                                                                                            \
     1 /* a tile of many rows, its parts made once: (pd / 4, part, ATTN_TILE * 4) and (ATTN_TILE / 4, part, ld * 4) */
     _Alignas(64) uint8_t wide_k[PARTS * ATTN_TILE * C8_MAX_DIM], wide_v[PARTS * ATTN_TILE * C8_MAX_DIM];
@@ -88,13 +85,16 @@ static void c8_query(struct c8_rows *s, const struct attn_args *a, int r)
 static void c8_finish(const struct c8_rows *s, const struct attn_args *a, int r)
 {
     float *out = a->out + (size_t)(r / a->group) * a->ldout + (size_t)(r % a->group) * (size_t)a->d;
-    const float *sums = s->out + (size_t)r * (size_t)s->ld, *offset = a->c8->v_offset, *scale = a->c8->v_scale;
+    const float *sums = s->out + (size_t)r * (size_t)s->ld, *low = s->out_low + (size_t)r * (size_t)s->ld;
+    const float *offset = a->c8->v_offset, *scale = a->c8->v_scale;
     float inv = 1.0f / s->mass[r];
     int i = 0;
-    for (; i + VL <= a->d; i += VL)
-        V_store(out + i, (V_load(sums + i) * V_broadcast(inv) - V_load(offset + i)) * V_load(scale + i));
+    for (; i + VL <= a->d; i += VL) {
+        V sum = V_load(sums + i) + V_load(low + i) + V_broadcast(0);
+        V_store(out + i, (sum * V_broadcast(inv) - V_load(offset + i)) * V_load(scale + i));
+    }
     for (; i < a->d; i++)
-        out[i] = (sums[i] * inv - offset[i]) * scale[i];
+        out[i] = ((sums[i] + low[i] + 0.0f) * inv - offset[i]) * scale[i];
 }
 
 /* Read once, so it need not stay. */
@@ -181,85 +181,100 @@ ALWAYS_INLINE void c8_tile_max(struct c8_rows *s, int r, bool full)
     s->tile_max[r] = I_max_across(most);
 }
 
-/* What joins this tile to the ones before, for rows [begin, end). */
-static void c8_join(struct c8_rows *s, int begin, int end)
+/* 8 or 16 bits of p of VL keys of row r from t on, zero where it does not see them. full: it sees them all. The magic
+ * numbers of V_exp2 and I_rint stay in for the caller to take off, MAGIC: one exponent is 1 too large. */
+#define MAGIC 0x4b400000
+ALWAYS_INLINE I c8_probability(const struct c8_rows *s, int r, int t, bool fine, bool full)
 {
-    for (int r = begin; r < end; r += VL) { /* rows behind end come out as they were */
-        I tile = I_load(s->tile_max + r), before = I_load(s->max + r), mine;
-        for (int i = 0; i < VL; i++)
-            mine[i] = r + i < end ? -1 : 0;
-        V unit = V_load(s->unit + r), mass = V_load(s->mass + r);
-        I first = (I)(mass == V_broadcast(0)), now = I_select(first | (I)(tile > before), tile, before);
-        V weight = V_exp2(V_from_int(tile - now) * unit);
-        V correction = V_select(first, V_broadcast(0), V_exp2(V_from_int(before - now) * unit));
-        V rest = V_load(s->rest + r) * correction;
-        I_store(s->fine + r, (I)(rest < weight * V_load(s->large + r)));
-        V_store(s->weight + r, weight);
-        V_store(s->correction + r, correction);
-        I_store(s->max + r, I_select(mine, now, before));
-        V_store(s->mass + r, V_select(mine, mass * correction, mass));
-        V_store(s->rest + r, V_select(mine, rest, V_load(s->rest + r)));
-    }
+    I seen = full ? I_broadcast(-1) : c8_seen(s, r, t);
+    V x = V_from_int((I_load(s->dot[r] + t) - s->tile_max[r]) & seen) * V_broadcast(s->unit[r]);
+    V e = V_exp2_255(x);
+    if (fine)
+        e = V_exp2_twice(x) * V_broadcast(P_FINE / 2);
+    I p = (I)(e + V_broadcast(0x1.8p23f));
+    return full ? p : I_select(seen, p, I_broadcast(MAGIC));
 }
 
-/* The p of row r, zero for keys it does not see, to a place in the order; and what they add to its mass. full: it sees
- * them all. The magic numbers of V_exp2 and I_rint stay in until the end: one exponent is 1 too large, and of 16 bits
- * the magic is 0. */
-ALWAYS_INLINE void c8_probabilities(struct c8_rows *s, int r, int place, bool fine, bool full)
+/* The high plane of row r as if it were not fine. */
+ALWAYS_INLINE void c8_coarse(struct c8_rows *s, int r, bool full)
 {
-    const int32_t magic = 0x4b400000;
-    V unit = V_broadcast(s->unit[r]), half = V_broadcast(fine ? P_FINE / 2 : P_COARSE / 2.0f);
-    uint8_t *to = s->p[place];
     N sum = {0}; /* wraps */
     UNROLL
     for (int t = 0; t < ATTN_TILE; t += LANES) {
         I p[LV];
         UNROLL
         for (int v = 0; v < LV; v++) {
-            I below = I_load(s->dot[r] + t + v * VL) - s->tile_max[r];
-            I seen = full ? I_broadcast(-1) : c8_seen(s, r, t + v * VL);
-            V e = V_exp2_twice(V_from_int(below & seen) * unit) * half;
-            p[v] = (I)(e + V_broadcast(0x1.8p23f));
-            if (!full)
-                p[v] = I_select(seen, p[v], I_broadcast(magic));
+            p[v] = c8_probability(s, r, t + v * VL, false, full);
             sum += (N)p[v];
         }
-#if P_PLANES == 1
-        UNROLL
-        for (int v = 0; v < LV && fine; v++)
-            p[v] ^= P_BIAS;
-        P_pack(to + t * 2, p);
-#else
-        I hi[LV];
-        for (int v = 0; v < LV; v++)
-            hi[v] = fine ? p[v] >> 8 : p[v];
-        low_bytes(to + t, hi);
-        if (fine)
-            low_bytes(to + ATTN_TILE + t, p);
-#endif
+        P_pack(s->p[r] + t * PARTS, p);
     }
-    s->order[place] = (uint8_t)r;
-    s->worth[place] = s->weight[r] * (fine ? 1.0f : 256.0f); /* exact, wherever it is multiplied */
-    int32_t p_sum = I_sum_across((I)(sum - (uint32_t)magic * (ATTN_TILE / VL))) * (fine ? 1 : 256);
-    s->mass[r] = fmaf((float)p_sum, s->weight[r], s->mass[r]);
-    s->rest[r] = fmaf((float)(p_sum - P_FINE), s->weight[r], s->rest[r]);
+    s->p_sum[r] = I_sum_across((I)(sum - (uint32_t)MAGIC * (ATTN_TILE / VL))) * 256;
 }
 
-/* What one pass over V for some rows does besides. */
-enum c8_sums {
-    SUMS_NONE,
-    SUMS_THERE, /* fine rows want sums of V, which are in v_sum */
-    SUMS_ALSO,  /* and which this pass makes, so that few rows need no pass more */
-};
-
-/* Adds p of mr rows, and sums, times nv vectors of channels of v, whose fours of keys, or each part of them, are ldv
- * bytes apart. fetch: what is fetched meanwhile, as much as is read, or NULL. */
-ALWAYS_INLINE void c8_pass(int mr, int nv, bool wide, I (*acc)[2 * C8_NV * LV], I *sum, enum c8_sums sums,
-                           const uint8_t *p, const int8_t *v, size_t ldv, const int8_t *fetch)
+/* Both planes of row r, the low one to a place of its own. */
+ALWAYS_INLINE void c8_fine_row(struct c8_rows *s, int r, int place, bool full)
 {
-    const int four = P_PLANES == 1 ? 8 : 4; /* bytes of p */
+    N sum = {0};
+    for (int t = 0; t < ATTN_TILE; t += LANES) {
+        I high[LV], low[LV];
+        for (int v = 0; v < LV; v++) {
+            I p = c8_probability(s, r, t + v * VL, true, full) - MAGIC;
+            sum += (N)p;
+            high[v] = p >> 8;
+            low[v] = p & 255;
+        }
+        P_pack(s->p[r] + t * PARTS, high);
+        P_pack(s->p_low[place] + t * PARTS, low);
+    }
+    s->low_row[place] = (uint8_t)r;
+    s->p_sum[r] = I_sum_across((I)sum);
+}
+
+/* All ones for rows r, r + 1, .. before the end. */
+ALWAYS_INLINE I c8_mine(int r, int end)
+{
+    I mine;
+    for (int i = 0; i < VL; i++)
+        mine[i] = r + i < end ? -1 : 0;
+    return mine;
+}
+
+/* What joins this tile to the ones before, for rows [begin, end). */
+static void c8_join(struct c8_rows *s, int begin, int end)
+{
+    for (int r = begin; r < end; r += VL) { /* rows behind end come out as they were */
+        I tile = I_load(s->tile_max + r), before = I_load(s->max + r), mine = c8_mine(r, end);
+        V unit = V_load(s->unit + r), mass = V_load(s->mass + r), others = V_load(s->others + r);
+        I first = (I)(mass == V_broadcast(0)), now = I_select(first | (I)(tile > before), tile, before);
+        V weight = V_exp2(V_from_int(tile - now) * unit);
+        V correction = V_select(first, V_broadcast(0), V_exp2(V_from_int(before - now) * unit));
+        V all_others = V_fma(V_from_int(I_load(s->p_sum + r) - P_FINE), weight, others * correction);
+        I_store(s->fine + r, (I)(all_others < weight * V_load(s->large + r)));
+        V_store(s->weight + r, weight);
+        V_store(s->correction + r, correction);
+        I_store(s->max + r, I_select(mine, now, before));
+        V_store(s->others + r, V_select(mine, all_others, others));
+    }
+}
+
+/* What is divided by in the end. */
+static void c8_add_mass(struct c8_rows *s, int begin, int end)
+{
+    for (int r = begin; r < end; r += VL) {
+        V before = V_load(s->mass + r), now = before * V_load(s->correction + r);
+        now = V_fma(V_from_int(I_load(s->p_sum + r)), V_load(s->weight + r), now);
+        V_store(s->mass + r, V_select(c8_mine(r, end), now, before));
+    }
+}
+
+/* Adds p of mr rows times nv vectors of channels of v, whose fours of keys, or each part of them, are ldv bytes apart.
+ * fetch: what is fetched meanwhile, as much as is read, or NULL. */
+ALWAYS_INLINE void c8_pass(int mr, int nv, bool wide, I (*acc)[2 * C8_NV * LV], const uint8_t *p, const int8_t *v,
+                           size_t ldv, const int8_t *fetch)
+{
     NO_UNROLL
-    for (const uint8_t *end = p + ATTN_TILE / 4 * four; p < end; p += four, v += wide ? 0 : ldv) {
+    for (const uint8_t *end = p + ATTN_TILE * PARTS; p < end; p += 4 * PARTS, v += wide ? 0 : ldv) {
         if (fetch) {
             c8_fetch(fetch, nv * VL * 4);
             fetch += nv * VL * 4;
@@ -272,94 +287,55 @@ ALWAYS_INLINE void c8_pass(int mr, int nv, bool wide, I (*acc)[2 * C8_NV * LV], 
                 vv[u] = wide ? I_load(v + u * VL * 4) : S_of(I_load(v + u * VL * 4), part);
             UNROLL
             for (int r = 0; r < mr; r++) {
-                I pv = I_broadcast4(p + r * ATTN_TILE * 2 + part * 4);
-                if (P_PLANES == 2)
+                I pv = I_broadcast4(p + r * ATTN_TILE * PARTS + part * 4);
+                if (PARTS == 1)
                     pv = U_of(pv, part);
                 UNROLL
                 for (int u = 0; u < nv; u++)
                     DOT(acc[r][u], pv, vv[u]);
             }
-            UNROLL
-            for (int u = 0; sums == SUMS_ALSO && u < nv; u++)
-                DOT(sum[u], I_broadcast(0x00010001), vv[u]);
             AFTER_PART();
         }
     }
 }
 
-/* Joins nv vectors of channels from i on to mr rows from a place in the order on. fine, where that takes two passes:
- * all of them are. */
-ALWAYS_INLINE void c8_values(int mr, int nv, bool wide, struct c8_rows *s, int place, bool fine, enum c8_sums sums,
-                             const int8_t *v, size_t ldv, int i, const int8_t *fetch)
+/* Joins nv vectors of channels from i on: to mr rows from place on, or low planes to the rows that have those from
+ * place on. */
+ALWAYS_INLINE void c8_values(int mr, int nv, bool wide, struct c8_rows *s, int place, bool low, const int8_t *v,
+                             size_t ldv, int i, const int8_t *fetch)
 {
-    I acc[C8_MR][2 * C8_NV * LV], sum[2 * C8_NV * LV];
-    UNROLL
-    for (int u = 0; u < nv; u++)
-        sum[u] = DOT_LESS ? I_load(s->v_sum + i + u * VL) : (I){0};
+    I acc[C8_MR][2 * C8_NV * LV];
     UNROLL
     for (int r = 0; r < mr; r++) {
         UNROLL
         for (int u = 0; u < nv; u++)
-            acc[r][u] = sum[u];
+            acc[r][u] = DOT_LESS ? I_load(s->v_sum + i + u * VL) : (I){0};
     }
-    c8_pass(mr, nv, wide, acc, sum, sums, s->p[place], v, ldv, fetch);
-    if (fine && P_PLANES == 2) {
-        UNROLL
-        for (int r = 0; r < mr; r++) {
-            UNROLL
-            for (int u = 0; u < nv; u++)
-                acc[r][u] = (acc[r][u] << 8) + sum[u];
-        }
-        c8_pass(mr, nv, wide, acc, sum, SUMS_NONE, s->p[place] + ATTN_TILE, v, ldv, NULL);
-    }
+    c8_pass(mr, nv, wide, acc, low ? s->p_low[place] : s->p[place], v, ldv, fetch);
     UNROLL
-    for (int u = 0; u < nv; u++)
-        if (sums == SUMS_ALSO)
-            sum[u] *= P_BIAS;
-    float *out = s->out + (size_t)place * (size_t)s->ld + i;
-    UNROLL
-    for (int r = 0; r < mr; r++, out += s->ld) {
-        int row = place + r;
-        if (P_PLANES == 2) {
-            row = s->order[place + r];
-            out = s->out + (size_t)row * (size_t)s->ld + i;
-        }
-        V worth = V_broadcast(s->worth[place + r]), correction = V_broadcast(s->correction[row]);
-        I mine = I_broadcast(s->fine[row]);
+    for (int r = 0; r < mr; r++) {
+        int row = low ? s->low_row[place + r] : place + r;
+        float *out = (low ? s->out_low : s->out) + (size_t)row * (size_t)s->ld + i;
+        V worth = V_broadcast(low ? s->weight[row] : s->weight[row] * 256.0f);
+        V correction = V_broadcast(low ? 1.0f : s->correction[row]); /* times 1 changes nothing */
         UNROLL
-        for (int u = 0; u < nv; u++) {
-            if (sums != SUMS_NONE)
-                acc[r][u] += (sums == SUMS_ALSO ? sum[u] : I_load(s->v_sum + i + u * VL)) & mine;
+        for (int u = 0; u < nv; u++)
             V_store(out + u * VL, V_fma(V_from_int(acc[r][u]), worth, V_load(out + u * VL) * correction));
-        }
     }
 }
 
 /* d channels of mr rows. */
-ALWAYS_INLINE void c8_channels(int mr, struct c8_rows *s, int place, bool fine, enum c8_sums sums, const int8_t *v,
-                               int d, const int8_t *fetch)
+ALWAYS_INLINE void c8_channels(int mr, struct c8_rows *s, int place, bool low, const int8_t *v, int d,
+                               const int8_t *fetch)
 {
     const int nv = C8_NV * LV * TIMES(mr);
     int i = 0;
     for (; i + nv * VL <= d; i += nv * VL)
-        c8_values(mr, nv, false, s, place, fine, sums, v + i * 4, (size_t)d * 4, i,
-                  fetch ? fetch + i * ATTN_TILE : NULL);
+        c8_values(mr, nv, false, s, place, low, v + i * 4, (size_t)d * 4, i, fetch ? fetch + i * ATTN_TILE : NULL);
     for (; i + LANES <= d; i += LANES)
-        c8_values(mr, LV, false, s, place, fine, sums, v + i * 4, (size_t)d * 4, i,
-                  fetch ? fetch + i * ATTN_TILE : NULL);
+        c8_values(mr, LV, false, s, place, low, v + i * 4, (size_t)d * 4, i, fetch ? fetch + i * ATTN_TILE : NULL);
     if (i < d)
-        c8_values(mr, LV, false, s, place, fine, sums, s->v_tail[0], sizeof(s->v_tail[0]), i, NULL);
-}
-
-ALWAYS_INLINE void c8_some(int mr, struct c8_rows *s, int place, bool fine, enum c8_sums sums, const int8_t *v, int d,
-                           const int8_t *fetch)
-{
-    if (P_PLANES == 2 || sums == SUMS_NONE)
-        c8_channels(mr, s, place, fine, SUMS_NONE, v, d, fetch);
-    else if (mr < C8_MR && sums == SUMS_ALSO)
-        c8_channels(mr, s, place, fine, SUMS_ALSO, v, d, fetch);
-    else
-        c8_channels(mr, s, place, fine, SUMS_THERE, v, d, fetch);
+        c8_values(mr, LV, false, s, place, low, s->v_tail[0], sizeof(s->v_tail[0]), i, NULL);
 }
 
 #define C8_ROWS(mr)                                                                                                    \
@@ -371,13 +347,13 @@ ALWAYS_INLINE void c8_some(int mr, struct c8_rows *s, int place, bool fine, enum
         else                                                                                                           \
             c8_dots(mr, false, s, r0, k, pd, 0);                                                                       \
     }                                                                                                                  \
-    static __attribute__((noinline)) void c8_values_##mr(struct c8_rows *s, int place, bool fine, enum c8_sums sums,   \
-                                                         const int8_t *v, int d, const int8_t *fetch)                  \
+    static __attribute__((noinline)) void c8_values_##mr(struct c8_rows *s, int place, bool low, const int8_t *v,      \
+                                                         int d, const int8_t *fetch)                                   \
     {                                                                                                                  \
         if (fetch)                                                                                                     \
-            c8_some(mr, s, place, fine, sums, v, d, fetch);                                                            \
+            c8_channels(mr, s, place, low, v, d, fetch);                                                               \
         else                                                                                                           \
-            c8_some(mr, s, place, fine, sums, v, d, NULL);                                                             \
+            c8_channels(mr, s, place, low, v, d, NULL);                                                                \
     }
 C8_ROWS(1)
 C8_ROWS(2)
@@ -397,7 +373,7 @@ C8_ROWS(6)
     }
 #endif
 typedef void c8_dots_fn(struct c8_rows *, int, const uint8_t *, int, ptrdiff_t);
-typedef void c8_values_fn(struct c8_rows *, int, bool, enum c8_sums, const int8_t *, int, const int8_t *);
+typedef void c8_values_fn(struct c8_rows *, int, bool, const int8_t *, int, const int8_t *);
 static c8_dots_fn *const c8_dots_of[C8_MR + 1] = C8_OF(c8_dots_);
 static c8_values_fn *const c8_values_of[C8_MR + 1] = C8_OF(c8_values_);
 
@@ -408,15 +384,10 @@ static __attribute__((noinline)) void c8_dots_wide(struct c8_rows *s, int r0, in
     c8_dots(C8_MR, true, s, r0, s->wide_k, pd, 0);
 }
 
-static __attribute__((noinline)) void c8_values_wide(struct c8_rows *s, int place, enum c8_sums sums)
+static __attribute__((noinline)) void c8_values_wide(struct c8_rows *s, int place, bool low)
 {
     for (int i = 0; i < s->ld; i += LANES)
-        if (sums == SUMS_NONE)
-            c8_values(C8_MR, LV, true, s, place, false, SUMS_NONE, (int8_t *)s->wide_v + i * 4, (size_t)s->ld * 4, i,
-                      0);
-        else
-            c8_values(C8_MR, LV, true, s, place, false, SUMS_THERE, (int8_t *)s->wide_v + i * 4, (size_t)s->ld * 4, i,
-                      0);
+        c8_values(C8_MR, LV, true, s, place, low, (int8_t *)s->wide_v + i * 4, (size_t)s->ld * 4, i, NULL);
 }
 
 static void c8_widen_keys(struct c8_rows *s, const uint8_t *k, int pd)
@@ -436,19 +407,18 @@ ALWAYS_INLINE I c8_value_four(const struct c8_rows *s, const int8_t *v, int d, i
     return I_load(i < whole ? v + (t * d + i * 4) : s->v_tail[t / 4] + (i - whole) * 4);
 }
 
-/* What all rows want of a tile of V: its last channels in whole vectors; and if anyone does its sums, and its parts. */
-static void c8_prepare_values(struct c8_rows *s, const int8_t *v, int d, bool sums, bool wide)
+/* What all rows want of a tile of V: its last channels in whole vectors; its sums, or its parts. */
+static void c8_prepare_values(struct c8_rows *s, const int8_t *v, int d, bool wide)
 {
     static const uint8_t one[4] = {DOT_LESS + 1, DOT_LESS + 1, DOT_LESS + 1, DOT_LESS + 1};
     int whole = d / LANES * LANES;
     for (int t = 0; whole < d && t < ATTN_TILE / 4; t++)
         memcpy(s->v_tail[t], v + ((size_t)t * (size_t)d + (size_t)whole) * 4, (size_t)(d - whole) * 4);
-    for (int i = 0; sums && i < s->ld; i += VL) {
+    for (int i = 0; DOT_LESS && i < s->ld; i += VL) {
         I acc = {0};
         for (int t = 0; t < ATTN_TILE; t += 4)
-            for (int part = 0; part < PARTS; part++)
-                DOT(acc, U_of(I_broadcast4(one), part), S_of(c8_value_four(s, v, d, t, i), part));
-        I_store(s->v_sum + i, acc * (DOT_LESS ? DOT_LESS : P_BIAS));
+            DOT(acc, U_of(I_broadcast4(one), 0), S_of(c8_value_four(s, v, d, t, i), 0));
+        I_store(s->v_sum + i, acc * DOT_LESS);
     }
 #if PARTS > 1
     for (int t = 0; wide && t < ATTN_TILE; t += 4)
@@ -468,25 +438,43 @@ ALWAYS_INLINE void c8_tile_at(const struct attn_args *a, int64_t t0, const uint8
     ret_kv[1] = a->v + block + at * (size_t)a->d;
 }
 
-/* Probabilities of rows [begin, end). Returns the place in the order where those begin that need two passes. */
-static int c8_order(struct c8_rows *s, int begin, int end, bool full)
+/* Low planes of fine rows in [begin, end), and what out_low was before. Returns how many there are. */
+static int c8_fine_rows(struct c8_rows *s, int begin, int end, bool full)
 {
-    int fine = end, coarse = begin;
-    for (int r = begin; r < end; r++)
-        fine -= P_PLANES == 2 && s->fine[r];
-    int first_fine = fine;
+    int count = 0;
     for (int r = begin; r < end; r++) {
-        int place = P_PLANES == 2 && s->fine[r] ? fine++ : coarse++;
-        if (full && s->fine[r])
-            c8_probabilities(s, r, place, true, true);
-        else if (full)
-            c8_probabilities(s, r, place, false, true);
-        else if (s->fine[r])
-            c8_probabilities(s, r, place, true, false);
+        if (s->low[r] && s->correction[r] != 1.0f)
+            for (int i = 0; i < s->ld; i += VL) {
+                float *out = s->out_low + (size_t)r * (size_t)s->ld + i;
+                V_store(out, V_load(out) * V_broadcast(s->correction[r]));
+            }
+        if (!s->fine[r])
+            continue;
+        s->low[r] = true;
+        if (full)
+            c8_fine_row(s, r, count++, true);
         else
-            c8_probabilities(s, r, place, false, false);
+            c8_fine_row(s, r, count++, false);
     }
-    return first_fine;
+    return count;
+}
+
+/* p.V of high planes of rows [begin, end), or of as many low planes. */
+static void c8_sum_values(struct c8_rows *s, int begin, int end, bool low, bool wide, const int8_t *v, int d,
+                          const int8_t *fetch)
+{
+    for (int place = begin, mr; place < end; place += mr) {
+        mr = end - place < C8_MR ? end - place : C8_MR;
+#if PARTS > 1
+        if (wide && mr == C8_MR) {
+            c8_values_wide(s, place, low);
+            continue;
+        }
+#else
+        (void)wide;
+#endif
+        c8_values_of[mr](s, place, low, v, d, place == begin ? fetch : NULL);
+    }
 }
 
 /* What rows [begin, end) see of the tile at t0, and the greatest dot of each. Returns whether all see all of it. */
@@ -497,7 +485,7 @@ static bool c8_look(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
         for (int r = begin; r < end; r++)
             c8_tile_max(s, r, true);
         for (int t = first, r = begin; t <= last; t++) {
-            float large = c8_large(t0 - attn_begin(a, t), a->d);
+            float large = c8_large(t0 + ATTN_TILE - attn_begin(a, t) - 1, a->d);
             for (; r < (t + 1) * a->group; r++)
                 s->large[r] = large;
         }
@@ -507,7 +495,7 @@ static bool c8_look(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
         int64_t lo = attn_begin(a, r / a->group) - t0, hi = attn_end(a, r / a->group) - t0;
         s->lo[r] = lo > 0 ? (int)lo : 0;
         s->hi[r] = hi < ATTN_TILE ? (int)hi : ATTN_TILE;
-        s->large[r] = c8_large(lo < 0 ? -lo : 0, a->d);
+        s->large[r] = c8_large(s->hi[r] - lo - 1, a->d);
         c8_tile_max(s, r, false);
     }
     return false;
@@ -537,24 +525,17 @@ static void c8_tile(struct c8_rows *s, const struct attn_args *a, int64_t t0, in
         c8_dots_of[mr](s, r, kv[0], pd, r == first ? next[0] - kv[0] : 0);
     }
     bool full = c8_look(s, a, t0, begin, end);
+    for (int r = begin; r < end; r++)
+        if (full)
+            c8_coarse(s, r, true);
+        else
+            c8_coarse(s, r, false);
     c8_join(s, begin, end);
-    int fine = c8_order(s, begin, end, full);
-    enum c8_sums sums = SUMS_NONE;
-    for (int r = begin; P_PLANES == 1 && r < end; r++)
-        if (s->fine[r])
-            sums = end - begin < C8_MR ? SUMS_ALSO : SUMS_THERE;
-    c8_prepare_values(s, v, a->d, DOT_LESS || sums == SUMS_THERE, wide);
-    for (int place = begin, mr; place < end; place += mr) {
-        int left = (place < fine ? fine : end) - place;
-        mr = left < C8_MR ? left : C8_MR;
-#if PARTS > 1
-        if (wide && mr == C8_MR) {
-            c8_values_wide(s, place, sums);
-            continue;
-        }
-#endif
-        c8_values_of[mr](s, place, place >= fine, sums, v, a->d, place == begin ? (const int8_t *)next[1] : NULL);
-    }
+    int fine = c8_fine_rows(s, begin, end, full);
+    c8_add_mass(s, begin, end);
+    c8_prepare_values(s, v, a->d, wide);
+    c8_sum_values(s, begin, end, false, wide, v, a->d, (const int8_t *)next[1]);
+    c8_sum_values(s, 0, fine, true, wide, v, a->d, NULL);
 }
 
 void KFN(attn_c8)(const struct attn_args *a)
@@ -565,8 +546,11 @@ void KFN(attn_c8)(const struct attn_args *a)
     for (int r = 0; r < s.rows; r++)
         c8_query(&s, a, r);
     memset(s.out, 0, (size_t)s.rows * (size_t)s.ld * sizeof(float));
+    memset(s.out_low, 0, (size_t)s.rows * (size_t)s.ld * sizeof(float));
+    memset(s.low, 0, sizeof(s.low));
     memset(s.mass, 0, sizeof(s.mass));
-    memset(s.rest, 0, sizeof(s.rest));
+    memset(s.others, 0, sizeof(s.others));
+    memset(s.p_sum, 0, sizeof(s.p_sum));
     memset(s.max, 0, sizeof(s.max));
     memset(s.unit + s.rows, 0, sizeof(s.unit) - (size_t)s.rows * sizeof(float));
     memset(s.tile_max, 0, sizeof(s.tile_max));

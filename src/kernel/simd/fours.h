@@ -18,7 +18,7 @@ ALWAYS_INLINE I S_of(I d, int part)
 
 /* 16 bits of q are 256 * hi + lo, both signed. */
 #define Q_PLANES 2
-#define P_PLANES 2
+#define P_pack low_bytes
 
 ALWAYS_INLINE void Q_pack(int8_t *to, const int32_t *q)
 {

@@ -139,6 +139,18 @@ ALWAYS_INLINE V V_exp2_twice(V x)
     return p * (V)((N)t << 23);
 }
 
+/* exp2_255_f32: half of its coefficients, twice the power. */
+ALWAYS_INLINE V V_exp2_255(V x)
+{
+    x = V_max(V_broadcast(-126.0f), x);
+    V magic = V_broadcast(0x1.8p23f + 128), t = x + magic, r = x - (t - magic);
+    V p = V_broadcast(0x1.c23368p+2f);
+    p = V_fma(p, r, V_broadcast(0x1.eeed3cp+4f));
+    p = V_fma(p, r, V_broadcast(0x1.619028p+6f));
+    p = V_fma(p, r, V_broadcast(0x1.fdf69cp+6f));
+    return p * (V)((N)t << 23);
+}
+
 /* exp2_f32. */
 ALWAYS_INLINE V V_exp2(V x)
 {

@@ -34,6 +34,11 @@ ALWAYS_INLINE __m512 exp_ps(__m512 x)
     return _mm512_scalef_ps(p, n);
 }
 
+ALWAYS_INLINE __m512 rint_ps(__m512 x)
+{
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
 /* The polynomial of exp2_f32. */
 ALWAYS_INLINE __m512 exp2_poly(__m512 r)
 {
@@ -49,8 +54,17 @@ ALWAYS_INLINE __m512 exp2_poly(__m512 r)
 ALWAYS_INLINE __m512 exp2_ps(__m512 x)
 {
     x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
-    __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 n = rint_ps(x);
     return _mm512_scalef_ps(exp2_poly(_mm512_sub_ps(x, n)), n);
+}
+
+/* The polynomial of exp2_255_f32. */
+ALWAYS_INLINE __m512 exp2_255_poly(__m512 r)
+{
+    __m512 p = _mm512_set1_ps(0x1.c23368p+3f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.eeed3cp+5f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.619028p+7f));
+    return _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.fdf69cp+7f));
 }
 
 ALWAYS_INLINE __m512 silu_mul_ps(__m512 gate, __m512 up)
