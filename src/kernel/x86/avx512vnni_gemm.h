@@ -139,14 +139,18 @@ static i8_rows_fn *const i8_rows[] = {NULL,      i8_rows_1, i8_rows_2, i8_rows_3
 static i8_rows_fn *const i4_rows[] = {NULL,      i4_rows_1, i4_rows_2, i4_rows_3,  i4_rows_4,  i4_rows_5, i4_rows_6,
                                       i4_rows_7, i4_rows_8, i4_rows_9, i4_rows_10, i4_rows_11, i4_rows_12};
 
-#define I8_ROW_BLOCK 252 /* rows of x that stay in L2 while the panels go by */
+#define I8_BLOCK_ROWS 264          /* of x that stay in L2 while the panels go by, */
+#define I8_BLOCK_BYTES (840 << 10) /* as long as they have no more */
 
 static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, size_t panel_bytes, int row_begin,
                       int panel_begin, int panel_end)
 {
     int32_t sum[I8_MR][GEMM_NR];
-    for (int r0 = row_begin; r0 < a->rows; r0 += I8_ROW_BLOCK) {
-        int r1 = r0 + I8_ROW_BLOCK < a->rows ? r0 + I8_ROW_BLOCK : a->rows;
+    int fit = (int)(I8_BLOCK_BYTES / a->ldx / I8_MR) * I8_MR, most = fit < I8_BLOCK_ROWS ? fit : I8_BLOCK_ROWS;
+    most = most > I8_MR ? most : I8_MR;
+    for (int r0 = row_begin, r1; r0 < a->rows; r0 = r1) {
+        int blocks = (a->rows - r0 + most - 1) / most;
+        r1 = r0 + (a->rows - r0 + blocks - 1) / blocks; /* 512 as 256 and 256, not as 264 and 248 */
         for (int p = panel_begin; p < panel_end; p++) {
             const int8_t *w = a->w + (size_t)p * panel_bytes;
             for (int r = r0, rows; r < r1; r += rows) {
