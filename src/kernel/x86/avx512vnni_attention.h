@@ -607,11 +607,11 @@ static void c8_fine_few(struct c8_rows *s, int tile, size_t d)
     }
 }
 
-/* The one tile of few rows. All of them get low planes where one is fine, zero where a row is not. */
+/* The one tile of few rows. A row whose out_low has to be corrected gets a low plane too, of zeros. */
 static void c8_few_values(struct c8_rows *s, size_t d)
 {
     struct c8_tile *t = &s->tile[0];
-    bool low = t->fine || (c8_rows_of(t) & s->low & ~t->kept); /* else out_low stays as it is */
+    uint64_t low = t->fine | (c8_rows_of(t) & s->low & ~t->kept); /* of the others out_low stays as it is */
     s->low |= t->fine;
     if (low)
         memset(s->p_low, 0, (size_t)s->rows * ATTN_TILE);
@@ -624,16 +624,13 @@ static void c8_few_values(struct c8_rows *s, size_t d)
     }
     for (int r = t->begin; r < t->end; r += C8_LR) {
         const int8_t *fetch = r == t->begin ? t->next_v : NULL;
-        bool pair = t->end - r >= C8_LR;
-        if (pair)
+        if (t->end - r >= C8_LR)
             c8_line_2(s, false, r, d, fetch);
         else
             c8_line_1(s, false, r, d, fetch);
-        if (low && pair)
-            c8_line_2(s, true, r, d, NULL);
-        else if (low)
-            c8_line_1(s, true, r, d, NULL);
     }
+    for (; low; low &= low - 1)
+        c8_line_1(s, true, __builtin_ctzll(low), d, NULL);
 }
 
 static void c8_strip(struct c8_rows *s, const struct attn_args *a)
