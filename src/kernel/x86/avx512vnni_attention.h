@@ -35,10 +35,9 @@ struct c8_rows {
     __m512i top[C8_STRIP * C8_ROWS];                         /* the greatest dot is one of 16 */
     _Alignas(64) int32_t dot[C8_STRIP * C8_ROWS][ATTN_TILE]; /* 128 * sum of q too much, as has the greatest */
     _Alignas(64) uint8_t p[C8_STRIP * C8_ROWS][ATTN_TILE];   /* high planes */
-    _Alignas(
-        64) uint8_t p_low[C8_STRIP * C8_ROWS][ATTN_TILE]; /* low ones; of many rows those of one tile, one by one */
-    uint8_t low_row[C8_ROWS];                             /* whose these are */
-    int8_t q[ATTN_MAX_ROWS * C8_MAX_DIM * 2 + 64];        /* (rows / C8_MR, pd / 4, row, plane, 4): q = 256 * hi + lo */
+    _Alignas(64) uint8_t p_low[C8_ROWS][ATTN_TILE];          /* low ones of one tile: few rows' as rows, else a list, */
+    uint8_t low_row[C8_ROWS];                                /* which says whose */
+    int8_t q[ATTN_MAX_ROWS * C8_MAX_DIM * 2 + 64]; /* (rows / C8_MR, pd / 4, row, plane, 4): q = 256 * hi + lo */
     _Alignas(64) float out[ATTN_MAX_ROWS * C8_MAX_DIM], out_low[ATTN_MAX_ROWS * C8_MAX_DIM]; /* (rows, d) */
 };
 
@@ -584,7 +583,7 @@ ALWAYS_INLINE uint64_t c8_rows_of(const struct c8_tile *t)
 }
 
 /* Fine rows of one tile of many, and their low planes with what these are added to. */
-static void c8_fine_few(struct c8_rows *s, int tile, size_t d)
+static void c8_add_low(struct c8_rows *s, int tile, size_t d)
 {
     const struct c8_tile *t = &s->tile[tile];
     int at = tile * s->stride, count = 0;
@@ -660,7 +659,7 @@ static void c8_strip(struct c8_rows *s, const struct attn_args *a)
     if (s->rows <= C8_FEW)
         c8_few_values(s, d);
     for (int i = 0; s->rows > C8_FEW && i < s->num_tiles; i++)
-        c8_fine_few(s, i, d);
+        c8_add_low(s, i, d);
     for (int r = begin / 16 * 16; r < end; r += 16)
         c8_add_mass(s, r);
     for (int r = begin, mr; s->rows > C8_FEW && r < end; r += mr) {
