@@ -155,8 +155,8 @@ static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, 
             const int8_t *w = a->w + (size_t)p * panel_bytes;
             for (int r = r0, rows; r < r1; r += rows) {
                 int passes = (r1 - r + I8_MR - 1) / I8_MR;
-                rows = (r1 - r + passes - 1) / passes;           /* 16 as 8 and 8, not as 12 and 4 */
-                bool last = r + rows == r1 && p + 1 < panel_end; /* the next panel comes while this one is used */
+                rows = (r1 - r + passes - 1) / passes; /* 16 as 8 and 8, not as 12 and 4 */
+                bool last = r + rows == r1;            /* the next panel comes while this one is used */
                 rows_of[rows](a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, last ? panel_bytes : 0, sum);
                 i8_store(a, sum, r, rows, p);
             }
