@@ -391,11 +391,10 @@ ALWAYS_INLINE void c8_values(int mr, int nv, bool fetch, struct c8_rows *s, int 
         const struct c8_tile *t = &s->tile[tile];
         if (t->begin >= r0 + mr || t->end <= r0)
             continue;
-        if (nv == C8_NV) {
+        if (nv == C8_NV)
             c8_full_plane(mr, acc, s->p[at], t->v + i * 4, d, fetch ? t->next_v + i * 4 : NULL);
-        } else {
+        else
             c8_plane(mr, nv, acc, s->p[at], t->v + i * 4, d, m);
-        }
         bool kept = (t->kept & group) == group; /* times 1 changes nothing */
         UNROLL
         for (int r = 0; r < mr; r++) {

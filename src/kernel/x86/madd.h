@@ -24,8 +24,7 @@ ALWAYS_INLINE I S_of(I d, int part)
     return (I)((S16)(part ? (U16)d : (U16)d << 8) >> 8);
 }
 
-/* q goes in whole: its even channels, and its odd ones. P_pack of the tier makes the
- * same pairs of a plane of p. */
+/* q goes in whole: its even channels, and its odd ones. P_pack makes the same pairs of a plane of p. */
 #define Q_PLANES 1
 
 ALWAYS_INLINE void Q_pack(int8_t *to, const int32_t *q)
