@@ -11,6 +11,7 @@
 #define C8_FEW 12                    /* rows */
 #define C8_LR 2                      /* rows at once in p.V of few, */
 #define C8_LINE 8                    /* and vectors of channels */
+#define C8_AHEAD 8                   /* rows between asking for one and using it: other workers had it last */
 #define C8_ROWS (ATTN_MAX_ROWS + 16) /* vectors may run over the end */
 
 struct c8_tile {
@@ -48,27 +49,44 @@ ALWAYS_INLINE __m512i broadcast4(const void *p)
     return _mm512_set1_epi32(v);
 }
 
-/* c8_quant_q, into the planes of row r. */
-static void c8_query(struct c8_rows *s, const struct attn_args *a, int r, int mr)
+ALWAYS_INLINE const float *c8_q_at(const struct attn_args *a, int r)
 {
-    const float *q = a->q + (size_t)(r / a->group) * a->ldq + (size_t)(r % a->group) * (size_t)a->d;
-    size_t d = (size_t)a->d, pd = (size_t)c8_padded_dim(a->d);
+    return a->q + (size_t)(r / a->group) * a->ldq + (size_t)(r % a->group) * (size_t)a->d;
+}
+
+ALWAYS_INLINE float *c8_out_at(const struct attn_args *a, int r)
+{
+    return a->out + (size_t)(r / a->group) * a->ldout + (size_t)(r % a->group) * (size_t)a->d;
+}
+
+/* Asks for what rows [begin, end) of the call's begin with, or for the lines that their results go to. */
+ALWAYS_INLINE void c8_ask(const struct c8_rows *s, const struct attn_args *a, bool out, int begin, int end)
+{
+    for (int r = begin; r < end && r < s->rows; r++)
+        for (int i = 0; i < a->d; i += 16)
+            if (out)
+                __asm__ volatile("prefetchw %0" ::"m"(c8_out_at(a, r)[i])); /* a compiler asks without a wish to write */
+            else
+                _mm_prefetch((const char *)(c8_q_at(a, r) + i), _MM_HINT_T0);
+}
+
+/* q times K's scales. */
+ALWAYS_INLINE __m512 c8_scaled(const struct attn_args *a, const float *q, size_t i)
+{
+    __mmask16 m = mask16((size_t)a->d - i);
+    return _mm512_mul_ps(_mm512_maskz_loadu_ps(m, q + i), _mm512_maskz_loadu_ps(m, a->c8->k_scale + i));
+}
+
+/* The planes of row r, one of mr that lie together. */
+static void c8_planes(struct c8_rows *s, const struct attn_args *a, int r, int mr, float unit, float q_max)
+{
+    size_t pd = (size_t)c8_padded_dim(a->d);
     int8_t *to = s->q + (size_t)(r / C8_MR * C8_MR) * pd * 2 + (size_t)(r % C8_MR) * 8;
-    __m512 scaled[C8_MAX_DIM / 16], most = _mm512_setzero_ps();
-    for (size_t i = 0; i < d; i += 16) {
-        __mmask16 m = mask16(d - i);
-        __m512 v = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, q + i), _mm512_maskz_loadu_ps(m, a->c8->k_scale + i));
-        scaled[i / 16] = v;
-        most = _mm512_max_ps(_mm512_abs_ps(v), most);
-    }
-    int limit = INT32_MAX / (255 * a->d), q_max = limit < Q_MAX ? limit : Q_MAX;
-    float unit = tree_max(most) / (float)q_max;
-    unit = unit > 0 ? unit : 1.0f;
     struct divisor by = divisor_of(unit);
     for (size_t i = 0; i < pd; i += 16) {
-        __m512 v = divide(&by, scaled[i / 16]);
-        v = _mm512_max_ps(v, _mm512_set1_ps((float)-q_max));
-        v = _mm512_min_ps(v, _mm512_set1_ps((float)q_max));
+        __m512 v = divide(&by, c8_scaled(a, c8_q_at(a, r), i));
+        v = _mm512_max_ps(v, _mm512_set1_ps(-q_max));
+        v = _mm512_min_ps(v, _mm512_set1_ps(q_max));
         __m512i n = _mm512_cvtps_epi32(v), hi = _mm512_srai_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(128)), 8);
         __m128i h = _mm512_cvtepi32_epi8(hi), l = _mm512_cvtepi32_epi8(_mm512_sub_epi32(n, _mm512_slli_epi32(hi, 8)));
         __m128i pairs[2] = {_mm_unpacklo_epi32(h, l), _mm_unpackhi_epi32(h, l)}; /* four of hi, four of lo, .. */
@@ -78,7 +96,6 @@ static void c8_query(struct c8_rows *s, const struct attn_args *a, int r, int mr
             else
                 _mm_storel_epi64((__m128i *)to, pairs[c / 2]);
     }
-    s->unit[r] = unit * (a->scale * 0x1.715476p+0f);
 }
 
 /* Dots of mr rows from r0 on with a tile, to places from at on, and what the greatest of each is among, all: of the
@@ -139,6 +156,30 @@ ALWAYS_INLINE __m512i max_of_rows(const __m512i *v)
     __m512 p0 = _mm512_castsi512_ps(pair[0]), p1 = _mm512_castsi512_ps(pair[1]);
     return _mm512_max_epi32(_mm512_castps_si512(_mm512_shuffle_ps(p0, p1, 0x88)),
                             _mm512_castps_si512(_mm512_shuffle_ps(p0, p1, 0xdd)));
+}
+
+/* c8_quant_q of all rows. Their maxima first, so that no row waits for the division of the one before. */
+static void c8_queries(struct c8_rows *s, const struct attn_args *a)
+{
+    int limit = INT32_MAX / (255 * a->d), q_max = limit < Q_MAX ? limit : Q_MAX;
+    float unit[C8_ROWS];
+    c8_ask(s, a, false, 0, C8_AHEAD);
+    for (int r = 0; r < s->rows; r++) {
+        __m512 most = _mm512_setzero_ps();
+        c8_ask(s, a, false, r + C8_AHEAD, r + C8_AHEAD + 1);
+        for (size_t i = 0; i < (size_t)a->d; i += 16)
+            most = _mm512_max_ps(_mm512_abs_ps(c8_scaled(a, c8_q_at(a, r), i)), most);
+        s->top[r] = _mm512_castps_si512(most); /* no sign: integers compare as they do */
+    }
+    for (int r = 0; r < s->rows; r += 16) {
+        __m512 u = _mm512_div_ps(_mm512_castsi512_ps(max_of_rows(s->top + r)), _mm512_set1_ps((float)q_max));
+        u = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), _mm512_cmp_ps_mask(u, _mm512_setzero_ps(), _CMP_GT_OQ), u);
+        _mm512_storeu_ps(unit + r, u);
+        u = _mm512_mul_ps(u, _mm512_set1_ps(a->scale * 0x1.715476p+0f));
+        _mm512_storeu_ps(s->unit + r, u);
+    }
+    for (int r = 0; r < s->rows; r++)
+        c8_planes(s, a, r, s->rows - r / C8_MR * C8_MR < C8_MR ? s->rows % C8_MR : C8_MR, unit[r], (float)q_max);
 }
 
 /* Dots of 16 keys less the greatest, in powers of two. */
@@ -564,6 +605,13 @@ static void c8_look(struct c8_rows *s, int tile, const struct attn_args *a, int6
     t->begin = from * a->group;
     t->end = to * a->group;
     t->all = attn_begin(a, to - 1) <= t0 && attn_end(a, from) >= t0 + ATTN_TILE;
+    if (t->all && attn_begin(a, to - 1) == 0) { /* all have the same keys behind them */
+        __m512 large = _mm512_set1_ps(c8_large(t0 + ATTN_TILE - 1, a->d));
+        for (int r = 0; r < t->end; r += 16)
+            _mm512_storeu_ps(s->large + tile * s->stride + r, large);
+        memset(s->seen + tile * s->stride, 0xff, (size_t)t->end * sizeof(*s->seen));
+        return;
+    }
     for (int i = from, at = tile * s->stride + t->begin; i < to; i++) {
         int64_t lo = attn_begin(a, i) - t0, hi = attn_end(a, i) - t0;
         float large = c8_large((hi < ATTN_TILE ? hi : ATTN_TILE) - lo - 1, a->d);
@@ -674,12 +722,10 @@ void KFN(attn_c8)(const struct attn_args *a)
     s.rows = a->tokens * a->group;
     s.stride = (s.rows + 3) / 4 * 4;
     s.begun = s.low = 0;
-    memset(s.unit, 0, sizeof(s.unit));
     memset(s.mass, 0, sizeof(s.mass));
     memset(s.others, 0, sizeof(s.others));
     memset(s.max, 0, sizeof(s.max));
-    for (int r = 0; r < s.rows; r++)
-        c8_query(&s, a, r, s.rows - r / C8_MR * C8_MR < C8_MR ? s.rows % C8_MR : C8_MR);
+    c8_queries(&s, a);
     for (int i = 0; i < C8_STRIP; i++)
         memcpy(s.tile_unit + i * s.stride, s.unit, (size_t)s.stride * sizeof(float));
     memset(s.out, 0, (size_t)s.rows * d * sizeof(float));
@@ -691,8 +737,10 @@ void KFN(attn_c8)(const struct attn_args *a)
             c8_look(&s, s.num_tiles, a, t0, t0 + ATTN_TILE < end ? t0 + ATTN_TILE : t0);
         c8_strip(&s, a);
     }
+    c8_ask(&s, a, true, 0, C8_AHEAD);
     for (int r = 0; r < s.rows; r++) {
-        float *out = a->out + (size_t)(r / a->group) * a->ldout + (size_t)(r % a->group) * d;
+        float *out = c8_out_at(a, r);
+        c8_ask(&s, a, true, r + C8_AHEAD, r + C8_AHEAD + 1);
         __m512 inv = _mm512_set1_ps(1.0f / s.mass[r]);
         for (size_t i = 0; i < d; i += 16) {
             __mmask16 m = mask16(d - i);
