@@ -64,43 +64,65 @@ ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, c
     }
 }
 
-/* 16 columns of one row, in the order of struct gemm_i8_args. */
-ALWAYS_INLINE __m512 i8_finish(const struct gemm_i8_args *a, const int32_t *sum, int r, int j)
+/* What all rows' outputs of 16 columns are made with: (sum + add) * scale * the row's scale + bias. */
+struct i8_columns {
+    __m512i add;
+    __m512 scale, bias;
+};
+
+ALWAYS_INLINE struct i8_columns i8_columns_at(const struct gemm_i8_args *a, int j)
 {
-    __m512i acc = _mm512_loadu_si512(sum); /* x was taken as q + 128 */
-    acc = _mm512_sub_epi32(acc, _mm512_slli_epi32(_mm512_loadu_si512(a->w_sum + j), 7));
-    if (a->col_add)
-        acc = _mm512_add_epi32(acc, _mm512_loadu_si512(a->col_add + j));
-    if (a->row_zero)
+    __m512i add = _mm512_slli_epi32(_mm512_loadu_si512(a->w_sum + j), 7); /* x was taken as q + 128 */
+    __m512i to = a->col_add ? _mm512_loadu_si512(a->col_add + j) : _mm512_setzero_si512();
+    return (struct i8_columns){
+        .add = _mm512_sub_epi32(to, add),
+        .scale = _mm512_loadu_ps(a->col_scale + j),
+        .bias = a->bias ? _mm512_loadu_ps(a->bias + j) : _mm512_set1_ps(-0.0f), /* which changes nothing */
+    };
+}
+
+/* 16 columns of one row, in the order of struct gemm_i8_args. zeros: rows or columns may have zero points. */
+ALWAYS_INLINE __m512 i8_finish(const struct gemm_i8_args *a, const struct i8_columns *c, bool zeros, const int32_t *sum,
+                               __m512 row_scale, int r, int j)
+{
+    __m512i acc = _mm512_add_epi32(_mm512_loadu_si512(sum), c->add);
+    if (zeros && a->row_zero)
         acc = _mm512_sub_epi32(
             acc, _mm512_mullo_epi32(_mm512_set1_epi32(a->row_zero[r]), _mm512_loadu_si512(a->col_sum + j)));
-    if (a->col_zero)
+    if (zeros && a->col_zero)
         acc = _mm512_sub_epi32(
             acc, _mm512_mullo_epi32(_mm512_set1_epi32(a->row_sum[r]), _mm512_loadu_si512(a->col_zero + j)));
-    __m512 f = _mm512_mul_ps(_mm512_cvtepi32_ps(acc), _mm512_loadu_ps(a->col_scale + j));
-    if (a->row_scale)
-        f = _mm512_mul_ps(f, _mm512_set1_ps(a->row_scale[r]));
-    return a->bias ? _mm512_add_ps(f, _mm512_loadu_ps(a->bias + j)) : f;
+    __m512 f = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), c->scale), row_scale);
+    return _mm512_add_ps(f, c->bias);
+}
+
+ALWAYS_INLINE void i8_store_rows(const struct gemm_i8_args *a, bool zeros, bool swiglu, int32_t (*sum)[GEMM_NR], int r0,
+                                 int rows, int p)
+{
+    static const float one = 1.0f; /* times 1 changes nothing either */
+    int j = p * GEMM_NR, at = swiglu ? p * SWIGLU_NR : j;
+    struct i8_columns left = i8_columns_at(a, j), right = i8_columns_at(a, j + 16);
+    __mmask16 here = mask16((size_t)(a->n - at)), there = a->n - at > 16 ? mask16((size_t)(a->n - at - 16)) : 0;
+    const float *scale = a->row_scale ? a->row_scale + r0 : &one;
+    float *y = a->y + (size_t)r0 * a->ldy + at;
+    for (int r = 0; r < rows; r++, y += a->ldy, scale += a->row_scale != NULL) {
+        __m512 s = _mm512_set1_ps(*scale);
+        __m512 lo = i8_finish(a, &left, zeros, sum[r], s, r0 + r, j);
+        __m512 hi = i8_finish(a, &right, zeros, sum[r] + 16, s, r0 + r, j + 16);
+        _mm512_mask_storeu_ps(y, here, swiglu ? silu_mul_ps(lo, hi) : lo);
+        if (!swiglu)
+            _mm512_mask_storeu_ps(y + 16, there, hi);
+    }
 }
 
 static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int r0, int rows, int p)
 {
-    int j = p * GEMM_NR;
-    for (int r = 0; r < rows; r++) {
-        __m512 lo = i8_finish(a, sum[r], r0 + r, j), hi = i8_finish(a, sum[r] + 16, r0 + r, j + 16);
-        float *y = a->y + (size_t)(r0 + r) * a->ldy;
-        if (a->swiglu) {
-            int at = p * SWIGLU_NR;
-            _mm512_mask_storeu_ps(y + at, mask16((size_t)(a->n - at)), silu_mul_ps(lo, hi));
-        } else if (a->n - j >= GEMM_NR) {
-            _mm512_storeu_ps(y + j, lo);
-            _mm512_storeu_ps(y + j + 16, hi);
-        } else {
-            _mm512_mask_storeu_ps(y + j, mask16((size_t)(a->n - j)), lo);
-            if (a->n - j > 16)
-                _mm512_mask_storeu_ps(y + j + 16, mask16((size_t)(a->n - j - 16)), hi);
-        }
-    }
+    if (a->row_zero || a->col_zero)
+        i8_store_rows(a, true, a->swiglu, sum, r0, rows, p);
+    else if (a->swiglu)
+        i8_store_rows(a, false, true, sum, r0, rows, p);
+    else
+        i8_store_rows(a, false, false, sum, r0, rows, p);
 }
 
 /* One function for each number of rows, so that a remainder costs what it is. */
