@@ -17,7 +17,7 @@
 
 #define REPLICATED_TOKENS 4 /* at most this many: each worker computes all rows */
 #define HEADS_TOKENS 96     /* rows of q, k, v that are finished while they are in L2 */
-#define BLOCK_TOKENS 252    /* rows that go through o, gate, up and down together, to find each other in the caches */
+#define BLOCK_TOKENS 264    /* rows that go through o, gate, up and down together, to find each other in the caches */
 
 /* What row work reads and writes: the step's, or a worker's own. */
 struct rows {
