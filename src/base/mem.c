@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
+
+#define HUGE_PAGE ((size_t)2 << 20)
 
 static _Noreturn void out_of_memory(size_t bytes)
 {
@@ -74,9 +77,20 @@ void *mem_try_calloc(size_t n, size_t elem)
 
 void *mem_map(size_t bytes)
 {
-    void *p = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), spare = bytes >= HUGE_PAGE ? HUGE_PAGE - page : 0, all;
+    if (!size_add_ok(bytes ? bytes : 1, spare, &all))
+        return NULL;
+    uint8_t *p = mmap(NULL, all, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED)
         return NULL;
+    if (spare) { /* what begins with a huge page has none in small ones but behind its last whole one */
+        size_t before = -(uintptr_t)p % HUGE_PAGE, used = (bytes + page - 1) / page * page;
+        if (before)
+            munmap(p, before);
+        if (used + before < all)
+            munmap(p + before + used, all - before - used);
+        p += before;
+    }
     madvise(p, bytes, MADV_HUGEPAGE);
     return p;
 }

@@ -11,7 +11,6 @@
 
 #define GEMM_NR 32         /* output columns of a packed weight panel */
 #define SWIGLU_NR 16       /* of gate, and of up, in a panel that holds both */
-#define KV_RUN 16          /* blocks of one KV head that lie together */
 #define ATTN_TILE 32       /* keys of an attention tile; tiles begin at multiples of it */
 #define ATTN_MAX_ROWS 64   /* rows of a call: tokens times query heads of a group */
 #define SCAN_BLOCK 64      /* numbers that block_max makes one of */
@@ -44,16 +43,17 @@ struct attn_args {
     const int32_t *block_table; /* block of position p: block_table[p / block_size] */
     int block_size;             /* a multiple of ATTN_TILE */
     const uint8_t *k, *v;       /* this layer and KV head in block 0 */
-    size_t block_stride;        /* bytes from one block to the next in a row of KV_RUN, */
-    size_t run_stride;          /* and from one such row to the next */
+    int run_blocks;             /* blocks that lie together, K's apart from V's */
+    size_t block_stride;        /* bytes from one of them to the next, */
+    size_t run_stride;          /* and from one such run to the next */
     const struct c8_scales *c8; /* of this KV head, for attn_c8 */
 };
 
 /* Bytes from block 0 to the block of position p. */
 static inline size_t attn_block(const struct attn_args *a, int64_t p)
 {
-    size_t block = (size_t)a->block_table[p / a->block_size];
-    return block / KV_RUN * a->run_stride + block % KV_RUN * a->block_stride;
+    uint32_t block = (uint32_t)a->block_table[p / a->block_size], run = (uint32_t)a->run_blocks;
+    return block / run * a->run_stride + block % run * a->block_stride;
 }
 
 /* Keys [begin, end) of token i of a call. */

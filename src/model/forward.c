@@ -274,6 +274,7 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
         .block_size = p->kv->block_size,
         .k = kv_cache_k(p->kv, layer_idx, 0, kv_head),
         .v = kv_cache_v(p->kv, layer_idx, 0, kv_head),
+        .run_blocks = p->kv->run_blocks,
         .block_stride = p->kv->layers[layer_idx].block_bytes,
         .run_stride = p->kv->layers[layer_idx].run_bytes,
         .c8 = dtype == DTYPE_I8 ? &layer->c8[kv_head] : NULL,
@@ -534,7 +535,7 @@ static void count_work(const struct pass *p)
             double window = l->type == LAYER_SLIDING_ATTENTION ? (double)c->sliding_window : INFINITY;
             double pairs = chunk->count * (fmin(first, window) + fmin(last, window)) / 2;
             pr->macs[PROFILE_ATTENTION] += pairs * 2 * c->head_dim * c->num_attention_heads;
-            pr->bytes[PROFILE_ATTENTION] += fmin(last, window + chunk->count - 1) * (double)kv->block_bytes *
+            pr->bytes[PROFILE_ATTENTION] += fmin(last, window + chunk->count - 1) * 2 * (double)kv->block_bytes *
                                             c->num_key_value_heads / p->kv->block_size;
         }
     }

@@ -6,14 +6,12 @@
 
 #include <stdlib.h>
 
-static struct kv_layer layer_shape(enum dtype dtype, int num_kv_heads, int head_dim, int block_size)
+static struct kv_layer layer_shape(enum dtype dtype, int num_kv_heads, int head_dim, int block_size, int run_blocks)
 {
     struct kv_layer l = {.dtype = dtype};
     size_t elem = (size_t)dtype_bits(dtype) / 8, tokens = (size_t)block_size;
-    l.k_bytes = tokens * elem * (size_t)(dtype == DTYPE_I8 ? c8_padded_dim(head_dim) : head_dim);
-    l.v_bytes = tokens * elem * (size_t)head_dim;
-    l.block_bytes = l.k_bytes + l.v_bytes;
-    l.run_bytes = l.block_bytes * (size_t)num_kv_heads * KV_RUN;
+    l.block_bytes = tokens * elem * (size_t)(dtype == DTYPE_I8 ? c8_padded_dim(head_dim) : head_dim);
+    l.run_bytes = l.block_bytes * 2 * (size_t)num_kv_heads * (size_t)run_blocks;
     return l;
 }
 
@@ -21,7 +19,7 @@ size_t kv_cache_block_bytes(const enum dtype *dtypes, int num_layers, int num_kv
 {
     size_t bytes = 0;
     for (int i = 0; i < num_layers; i++)
-        bytes += layer_shape(dtypes[i], num_kv_heads, head_dim, block_size).run_bytes / KV_RUN;
+        bytes += layer_shape(dtypes[i], num_kv_heads, head_dim, block_size, 1).run_bytes;
     return bytes;
 }
 
@@ -34,8 +32,10 @@ int kv_cache_init(struct kv_cache *kv, const enum dtype *dtypes, int num_layers,
                             .head_dim = head_dim,
                             .block_size = block_size,
                             .num_blocks = num_blocks};
-    size_t runs = ((size_t)num_blocks + KV_RUN - 1) / KV_RUN;
-    if (!size_mul_ok(block_bytes * KV_RUN, runs, &kv->data_bytes) || !(kv->data = mem_map(kv->data_bytes)))
+    int64_t most = MAX(KV_RUN_TOKENS / block_size, 1), runs = MAX((num_blocks + most - 1) / most, 1);
+    kv->run_blocks = (int)MAX((num_blocks + runs - 1) / runs, 1);
+    if (!size_mul_ok(block_bytes * (size_t)kv->run_blocks, (size_t)runs, &kv->data_bytes) ||
+        !(kv->data = mem_map(kv->data_bytes)))
         return error_set(
             err, OCTAVO_ENOMEM,
             "cannot map %lld KV cache blocks of %zu bytes; lower --kv-cache-memory-bytes or --max-model-len",
@@ -44,9 +44,9 @@ int kv_cache_init(struct kv_cache *kv, const enum dtype *dtypes, int num_layers,
     kv->layers = mem_calloc((size_t)num_layers, sizeof(*kv->layers));
     uint8_t *at = kv->data;
     for (int i = 0; i < num_layers; i++) {
-        kv->layers[i] = layer_shape(dtypes[i], num_kv_heads, head_dim, block_size);
+        kv->layers[i] = layer_shape(dtypes[i], num_kv_heads, head_dim, block_size, kv->run_blocks);
         kv->layers[i].data = at;
-        at += kv->layers[i].run_bytes * runs;
+        at += kv->layers[i].run_bytes * (size_t)runs;
     }
     return 0;
 }

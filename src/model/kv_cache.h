@@ -1,8 +1,9 @@
 /* The bytes of the paged KV cache: layout and addresses. Who owns which block is engine/kv_manager's business.
  *
- * One map, [layer][run of KV_RUN blocks][kv_head][block of the run][K, V]: what a head reads of blocks that follow one
- * another lies together, so that it streams and does not meet in a few sets of a cache, while a short context touches
- * little memory. Each layer has its own type, so that INT8 layers may lie beside float ones.
+ * One map, [layer][run of blocks][kv_head][K, V][block of the run]: what a head reads of blocks that follow one another
+ * is two streams, which a CPU reads ahead of, and does not meet in a few sets of a cache. A layer in one run would
+ * stream best, but then a short context would touch a page of each head's. Each layer has its own type, so that INT8
+ * layers may lie beside float ones.
  *
  * Inside a head of a block, with tiles of ATTN_TILE tokens, float caches hold
  *   - K (block_size / ATTN_TILE, head_dim, ATTN_TILE): one vector load is one channel of many tokens
@@ -23,18 +24,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define KV_RUN_TOKENS 8192
+
 struct kv_layer {
-    enum dtype dtype;        /* BF16, F16, F32, or I8 for C8 */
-    size_t k_bytes, v_bytes; /* of one head in one block */
-    size_t block_bytes;      /* K and V of one head in one block: from one block of a run to the next */
-    size_t run_bytes;        /* of KV_RUN blocks, all heads: from one run to the next */
-    uint8_t *data;           /* (runs, num_kv_heads, KV_RUN, block_bytes) */
+    enum dtype dtype;   /* BF16, F16, F32, or I8 for C8 */
+    size_t block_bytes; /* K of one head in one block, and V, which may be less: from one block of a run to the next */
+    size_t run_bytes;   /* of a run, all heads: from one run to the next */
+    uint8_t *data;      /* (runs, num_kv_heads, 2, run_blocks, block_bytes) */
 };
 
 struct kv_cache {
     int num_layers, num_kv_heads, head_dim;
     int block_size; /* tokens, a multiple of ATTN_TILE */
     int64_t num_blocks;
+    int run_blocks; /* about KV_RUN_TOKENS, and so many that the last run is as long as the others, but for some blocks
+                     */
     struct kv_layer *layers; /* (num_layers) */
     uint8_t *data;
     size_t data_bytes;
@@ -49,13 +53,13 @@ void kv_cache_release(struct kv_cache *kv);
 static inline uint8_t *kv_cache_k(const struct kv_cache *kv, int layer, int64_t block, int kv_head)
 {
     const struct kv_layer *l = &kv->layers[layer];
-    return l->data + (size_t)block / KV_RUN * l->run_bytes +
-           ((size_t)kv_head * KV_RUN + (size_t)block % KV_RUN) * l->block_bytes;
+    uint32_t run = (uint32_t)kv->run_blocks, b = (uint32_t)block;
+    return l->data + b / run * l->run_bytes + ((size_t)kv_head * 2 * run + b % run) * l->block_bytes;
 }
 
 static inline uint8_t *kv_cache_v(const struct kv_cache *kv, int layer, int64_t block, int kv_head)
 {
-    return kv_cache_k(kv, layer, block, kv_head) + kv->layers[layer].k_bytes;
+    return kv_cache_k(kv, layer, block, kv_head) + (size_t)kv->run_blocks * kv->layers[layer].block_bytes;
 }
 
 #endif

@@ -31,11 +31,11 @@ static struct cache_type type_of(const struct kernel_ops *ops, enum cache_kind k
     }
 }
 
-/* One KV head's part of a cache, among others': two heads in runs of KV_RUN blocks, ours the second, so that the last
- * block ends where the memory does. */
+/* One KV head's part of a cache, among others': two heads in runs of blocks, ours the second, so that the last block
+ * of V ends where the memory does. */
 struct layout {
-    int block_size, num_blocks, d;
-    size_t k_bytes, v_bytes, block_stride, run_stride, bytes;
+    int block_size, num_blocks, run_blocks, d;
+    size_t block_stride, run_stride, bytes;
     int32_t table[64];
 };
 
@@ -43,12 +43,11 @@ static struct layout layout_of(struct check *c, enum cache_kind kind, int d, int
 {
     struct layout l = {.block_size = check_pick(c, 0, 1) ? 32 : 64, .d = d};
     size_t elem = type_of(c->ref, kind).elem, tokens = (size_t)l.block_size;
-    l.num_blocks = (((num_keys + l.block_size - 1) / l.block_size) + KV_RUN - 1) / KV_RUN * KV_RUN;
-    l.k_bytes = tokens * elem * (size_t)(kind == CACHE_C8 ? c8_padded_dim(d) : d);
-    l.v_bytes = tokens * elem * (size_t)d;
-    l.block_stride = l.k_bytes + l.v_bytes;
-    l.run_stride = 2 * KV_RUN * l.block_stride;
-    l.bytes = (size_t)l.num_blocks / KV_RUN * l.run_stride;
+    l.run_blocks = check_pick(c, 1, 9);
+    l.num_blocks = (num_keys / l.block_size + l.run_blocks) / l.run_blocks * l.run_blocks;
+    l.block_stride = tokens * elem * (size_t)(kind == CACHE_C8 ? c8_padded_dim(d) : d);
+    l.run_stride = 2 * 2 * (size_t)l.run_blocks * l.block_stride;
+    l.bytes = (size_t)(l.num_blocks / l.run_blocks) * l.run_stride;
     for (int i = 0; i < l.num_blocks; i++) /* the first is the last in memory, the others in any order */
         l.table[i] = l.num_blocks - 1 - i;
     for (int i = l.num_blocks - 1; i > 1; i--) {
@@ -60,11 +59,17 @@ static struct layout layout_of(struct check *c, enum cache_kind kind, int d, int
     return l;
 }
 
-static uint8_t *block_of(const struct layout *l, const struct area *cache, int position)
+/* Where K of the second head begins in a run, or V. */
+static uint8_t *head_of(const struct layout *l, const struct area *cache, bool v)
+{
+    return (uint8_t *)cache->p + (size_t)((2 + v) * l->run_blocks) * l->block_stride;
+}
+
+static uint8_t *block_of(const struct layout *l, const struct area *cache, bool v, int position)
 {
     int block = l->table[position / l->block_size];
-    return (uint8_t *)cache->p + (size_t)(block / KV_RUN) * l->run_stride +
-           (size_t)(KV_RUN + block % KV_RUN) * l->block_stride;
+    return head_of(l, cache, v) + (size_t)(block / l->run_blocks) * l->run_stride +
+           (size_t)(block % l->run_blocks) * l->block_stride;
 }
 
 /* Scales from the range of the values; symmetric or not. */
@@ -99,7 +104,7 @@ static void fill_cache(const struct kernel_ops *ops, const struct cache_type *ty
                        const struct c8_scales *scales, bool separately)
 {
     for (int t = 0; t < num_keys; t++) {
-        uint8_t *kb = block_of(l, cache, t), *vb = kb + l->k_bytes;
+        uint8_t *kb = block_of(l, cache, false, t), *vb = block_of(l, cache, true, t);
         const float *kt = (const float *)k->p + (size_t)t * (size_t)l->d;
         const float *vt = (const float *)v->p + (size_t)t * (size_t)l->d;
         for (int half = 0; half < 1 + separately; half++) {
@@ -189,15 +194,16 @@ static void attend(struct check *c, enum cache_kind kind, const struct attention
                              .window = a->window,
                              .block_table = l.table,
                              .block_size = l.block_size,
-                             .k = (uint8_t *)want_cache.p + KV_RUN * l.block_stride,
-                             .v = (uint8_t *)want_cache.p + KV_RUN * l.block_stride + l.k_bytes,
+                             .k = head_of(&l, &want_cache, false),
+                             .v = head_of(&l, &want_cache, true),
+                             .run_blocks = l.run_blocks,
                              .block_stride = l.block_stride,
                              .run_stride = l.run_stride,
                              .c8 = &scales};
     ref.attend(&args);
     args.out = got.p;
-    args.k = (uint8_t *)got_cache.p + KV_RUN * l.block_stride;
-    args.v = args.k + l.k_bytes;
+    args.k = head_of(&l, &got_cache, false);
+    args.v = head_of(&l, &got_cache, true);
     type.attend(&args);
     check_same_f32(c, "out", &want, &got, ldout);
     for (int t = 0; t < a->tokens; t++)
@@ -236,8 +242,8 @@ static void check_attention(struct check *c, enum cache_kind kind)
 enum { HEADS = 16, KV_HEADS = 8, DIM = 128, BLOCK = 32 };
 
 struct attention_bench {
-    uint8_t *cache; /* (layers, KV_HEADS, depth / BLOCK, K and V) */
-    size_t k_bytes, block_stride, layer_bytes;
+    uint8_t *cache; /* (layers, KV_HEADS, K and V, depth / BLOCK) */
+    size_t block_stride, plane_bytes, layer_bytes;
     int layers;
     struct cache_type type;
     const struct kernel_ops *ops;
@@ -247,10 +253,10 @@ struct attention_bench {
     int depth, tokens; /* the last `tokens` of depth positions */
 };
 
-/* A head of a layer, its first block. All its blocks lie together, as if a run were as long. */
-static uint8_t *head_of(const struct attention_bench *a, int layer, int kv_head)
+/* K of a head of a layer, its first block. All its blocks lie together, as in a run. */
+static uint8_t *k_of(const struct attention_bench *a, int layer, int kv_head)
 {
-    return a->cache + (size_t)layer * a->layer_bytes + (size_t)kv_head * a->layer_bytes / KV_HEADS;
+    return a->cache + (size_t)layer * a->layer_bytes + (size_t)kv_head * 2 * a->plane_bytes;
 }
 
 static struct attn_args args_of(const struct attention_bench *a, int layer, int kv_head, int first, int tokens)
@@ -267,10 +273,10 @@ static struct attn_args args_of(const struct attention_bench *a, int layer, int 
                               .position = a->depth - a->tokens + first,
                               .block_table = a->table,
                               .block_size = BLOCK,
-                              .k = head_of(a, layer, kv_head),
-                              .v = head_of(a, layer, kv_head) + a->k_bytes,
+                              .k = k_of(a, layer, kv_head),
+                              .v = k_of(a, layer, kv_head) + a->plane_bytes,
+                              .run_blocks = a->depth / BLOCK,
                               .block_stride = a->block_stride,
-                              .run_stride = KV_RUN * a->block_stride,
                               .c8 = &a->scales};
 }
 
@@ -295,7 +301,7 @@ static void write_run(void *arg, int iteration, int worker, int num_workers)
     pool_slice(a->depth, BLOCK, worker, num_workers, &begin, &end);
     for (int t = begin; t < end; t++)
         for (int h = 0; h < KV_HEADS; h++) {
-            uint8_t *k = head_of(a, layer, h) + (size_t)a->table[t / BLOCK] * a->block_stride, *v = k + a->k_bytes;
+            uint8_t *k = k_of(a, layer, h) + (size_t)a->table[t / BLOCK] * a->block_stride, *v = k + a->plane_bytes;
             const float *x = a->q + (size_t)(t % a->tokens) * HEADS * DIM + h * DIM;
             if (a->type.write)
                 a->type.write(k, v, t % BLOCK, x, x + KV_HEADS * DIM, DIM);
@@ -314,9 +320,9 @@ static void attention_bench_open(struct attention_bench *a, const struct kernel_
         inv[i] = 100;
     }
     a->scales = (struct c8_scales){scale, inv, offset, scale, inv, offset};
-    a->k_bytes = (size_t)BLOCK * DIM * a->type.elem;
-    a->block_stride = 2 * a->k_bytes;
-    a->layer_bytes = (size_t)KV_HEADS * (size_t)(depth / BLOCK) * a->block_stride;
+    a->block_stride = (size_t)BLOCK * DIM * a->type.elem;
+    a->plane_bytes = (size_t)(depth / BLOCK) * a->block_stride;
+    a->layer_bytes = KV_HEADS * 2 * a->plane_bytes;
     a->layers = bench_copies(a->layer_bytes);
     a->cache = bench_memory((size_t)a->layers * a->layer_bytes);
     a->table = mem_calloc((size_t)(depth / BLOCK), sizeof(*a->table));

@@ -176,8 +176,8 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
                                     .block_size = BS,
                                     .k = cache,
                                     .v = cache + kb,
+                                    .run_blocks = BLOCKS,
                                     .block_stride = stride,
-                                    .run_stride = KV_RUN * stride,
                                     .c8 = &scales});
     double *p = malloc((size_t)end * sizeof(*p));
     for (int g = 0; g < tokens * group; g++) {
@@ -287,8 +287,8 @@ static void ref_is_right(void **state)
                                      .block_size = 32,
                                      .k = (uint8_t *)block[0][0],
                                      .v = (uint8_t *)block[0][1],
-                                     .block_stride = sizeof(block[0]),
-                                     .run_stride = KV_RUN * sizeof(block[0])});
+                                     .run_blocks = 3,
+                                     .block_stride = sizeof(block[0])});
     double want[D] = {0}, sum = 0;
     for (int t = 5; t < T; t++) {
         double s = 0;

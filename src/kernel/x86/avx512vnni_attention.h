@@ -65,9 +65,18 @@ ALWAYS_INLINE void c8_ask(const struct c8_rows *s, const struct attn_args *a, bo
     for (int r = begin; r < end && r < s->rows; r++)
         for (int i = 0; i < a->d; i += 16)
             if (out)
-                __asm__ volatile("prefetchw %0" ::"m"(c8_out_at(a, r)[i])); /* a compiler asks without a wish to write */
+                __asm__ volatile(
+                    "prefetchw %0" ::"m"(c8_out_at(a, r)[i])); /* a compiler asks without a wish to write */
             else
                 _mm_prefetch((const char *)(c8_q_at(a, r) + i), _MM_HINT_T0);
+}
+
+ALWAYS_INLINE void c8_fetch(const void *p, bool once)
+{
+    if (once)
+        _mm_prefetch(p, _MM_HINT_NTA);
+    else
+        _mm_prefetch(p, _MM_HINT_T0);
 }
 
 /* q times K's scales. */
@@ -99,9 +108,10 @@ static void c8_planes(struct c8_rows *s, const struct attn_args *a, int r, int m
 }
 
 /* Dots of mr rows from r0 on with a tile, to places from at on, and what the greatest of each is among, all: of the
- * keys that the row sees, all of them. fetch: what is fetched meanwhile, or NULL. */
+ * keys that the row sees, all of them. fetch: what is fetched meanwhile, or NULL; once: for one use, no other call will
+ * want it of L2. */
 ALWAYS_INLINE void c8_dots(int mr, bool all, struct c8_rows *s, int r0, int at, const uint8_t *k, int pd,
-                           const uint8_t *fetch)
+                           const uint8_t *fetch, bool once)
 {
     __m512i hi[C8_MR][2], lo[C8_MR][2];
     const int8_t *q = s->q + (size_t)r0 * (size_t)pd * 2;
@@ -111,8 +121,8 @@ ALWAYS_INLINE void c8_dots(int mr, bool all, struct c8_rows *s, int r0, int at, 
     for (int i = 0; i < pd; i += 4, k += 4 * ATTN_TILE, q += mr * 8) {
         __m512i k0 = _mm512_loadu_si512(k), k1 = _mm512_loadu_si512(k + 64);
         if (fetch) {
-            _mm_prefetch((const char *)fetch + i * ATTN_TILE, _MM_HINT_T0);
-            _mm_prefetch((const char *)fetch + i * ATTN_TILE + 64, _MM_HINT_T0);
+            c8_fetch(fetch + i * ATTN_TILE, once);
+            c8_fetch(fetch + i * ATTN_TILE + 64, once);
         }
         UNROLL
         for (int r = 0; r < mr; r++) {
@@ -481,7 +491,7 @@ ALWAYS_INLINE void c8_line(int mr, int nv, struct c8_rows *s, bool low, int r0, 
         for (int u = 0; u < nv; u++) {
             __m512i vv = nv == 1 ? _mm512_maskz_loadu_epi32(m, v) : _mm512_loadu_si512(v + u * 64);
             if (fetch)
-                _mm_prefetch((const char *)fetch + (v - s->tile[0].v) + u * 64, _MM_HINT_T0);
+                c8_fetch(fetch + (v - s->tile[0].v) + u * 64, true);
             UNROLL
             for (int r = 0; r < mr; r++)
                 DPBUSD(acc[r][u], pv[r], vv);
@@ -522,12 +532,14 @@ ALWAYS_INLINE void c8_low(int mr, int nv, struct c8_rows *s, int tile, int place
     static __attribute__((noinline)) void c8_dots_##mr(struct c8_rows *s, bool all, int r0, int at, const uint8_t *k,  \
                                                        int pd, const uint8_t *fetch)                                   \
     {                                                                                                                  \
-        if (all && fetch)                                                                                              \
-            c8_dots(mr, true, s, r0, at, k, pd, fetch);                                                                \
+        if (all && fetch && s->rows <= C8_FEW)                                                                         \
+            c8_dots(mr, true, s, r0, at, k, pd, fetch, true);                                                          \
+        else if (all && fetch)                                                                                         \
+            c8_dots(mr, true, s, r0, at, k, pd, fetch, false);                                                         \
         else if (all)                                                                                                  \
-            c8_dots(mr, true, s, r0, at, k, pd, NULL);                                                                 \
+            c8_dots(mr, true, s, r0, at, k, pd, NULL, false);                                                          \
         else                                                                                                           \
-            c8_dots(mr, false, s, r0, at, k, pd, fetch);                                                               \
+            c8_dots(mr, false, s, r0, at, k, pd, fetch, false);                                                        \
     }                                                                                                                  \
     static __attribute__((noinline)) void c8_low_##mr(struct c8_rows *s, int tile, int place, size_t d)                \
     {                                                                                                                  \
@@ -725,14 +737,18 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.mass, 0, sizeof(s.mass));
     memset(s.others, 0, sizeof(s.others));
     memset(s.max, 0, sizeof(s.max));
+    int64_t begin = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE, end = attn_end(a, a->tokens - 1);
+    int strip = s.rows > C8_FEW ? C8_STRIP : 1;
+    for (int i = 0; i < ATTN_TILE * a->d && strip == 1; i += 64) { /* the first tile, while q is looked at */
+        c8_fetch(c8_k_at(a, begin) + i, true);
+        c8_fetch(c8_v_at(a, begin) + i, true);
+    }
     c8_queries(&s, a);
     for (int i = 0; i < C8_STRIP; i++)
         memcpy(s.tile_unit + i * s.stride, s.unit, (size_t)s.stride * sizeof(float));
     memset(s.out, 0, (size_t)s.rows * d * sizeof(float));
     memset(s.out_low, 0, (size_t)s.rows * d * sizeof(float));
-    int64_t end = attn_end(a, a->tokens - 1);
-    int strip = s.rows > C8_FEW ? C8_STRIP : 1;
-    for (int64_t t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE; t0 < end;) {
+    for (int64_t t0 = begin; t0 < end;) {
         for (s.num_tiles = 0; s.num_tiles < strip && t0 < end; s.num_tiles++, t0 += ATTN_TILE)
             c8_look(&s, s.num_tiles, a, t0, t0 + ATTN_TILE < end ? t0 + ATTN_TILE : t0);
         c8_strip(&s, a);
