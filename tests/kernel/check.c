@@ -353,7 +353,7 @@ void bench_time(struct bench *b, const struct bench_cost *cost, bench_fn *fn, vo
 
 int bench_copies(size_t bytes)
 {
-    size_t far_larger = MAX((size_t)256 << 20, 4 * topology_l3_bytes());
+    size_t far_larger = MAX((size_t)512 << 20, 4 * topology_l3_bytes()); /* as what peaks are measured with */
     return (int)((far_larger + bytes - 1) / bytes);
 }
 
