@@ -71,14 +71,6 @@ ALWAYS_INLINE void c8_ask(const struct c8_rows *s, const struct attn_args *a, bo
                 _mm_prefetch((const char *)(c8_q_at(a, r) + i), _MM_HINT_T0);
 }
 
-ALWAYS_INLINE void c8_fetch(const void *p, bool once)
-{
-    if (once)
-        _mm_prefetch(p, _MM_HINT_NTA);
-    else
-        _mm_prefetch(p, _MM_HINT_T0);
-}
-
 /* q times K's scales. */
 ALWAYS_INLINE __m512 c8_scaled(const struct attn_args *a, const float *q, size_t i)
 {
@@ -108,8 +100,7 @@ static void c8_planes(struct c8_rows *s, const struct attn_args *a, int r, int m
 }
 
 /* Dots of mr rows from r0 on with a tile, to places from at on, and what the greatest of each is among, all: of the
- * keys that the row sees, all of them. fetch: what is fetched meanwhile, or NULL; once: for one use, no other call will
- * want it of L2. */
+ * keys that the row sees, all of them. fetch: what is fetched meanwhile, or NULL; once: no other call will want it. */
 ALWAYS_INLINE void c8_dots(int mr, bool all, struct c8_rows *s, int r0, int at, const uint8_t *k, int pd,
                            const uint8_t *fetch, bool once)
 {
@@ -121,8 +112,8 @@ ALWAYS_INLINE void c8_dots(int mr, bool all, struct c8_rows *s, int r0, int at, 
     for (int i = 0; i < pd; i += 4, k += 4 * ATTN_TILE, q += mr * 8) {
         __m512i k0 = _mm512_loadu_si512(k), k1 = _mm512_loadu_si512(k + 64);
         if (fetch) {
-            c8_fetch(fetch + i * ATTN_TILE, once);
-            c8_fetch(fetch + i * ATTN_TILE + 64, once);
+            ask_for(fetch + i * ATTN_TILE, once);
+            ask_for(fetch + i * ATTN_TILE + 64, once);
         }
         UNROLL
         for (int r = 0; r < mr; r++) {
@@ -491,7 +482,7 @@ ALWAYS_INLINE void c8_line(int mr, int nv, struct c8_rows *s, bool low, int r0, 
         for (int u = 0; u < nv; u++) {
             __m512i vv = nv == 1 ? _mm512_maskz_loadu_epi32(m, v) : _mm512_loadu_si512(v + u * 64);
             if (fetch)
-                c8_fetch(fetch + (v - s->tile[0].v) + u * 64, true);
+                ask_for(fetch + (v - s->tile[0].v) + u * 64, true);
             UNROLL
             for (int r = 0; r < mr; r++)
                 DPBUSD(acc[r][u], pv[r], vv);
@@ -740,8 +731,8 @@ void KFN(attn_c8)(const struct attn_args *a)
     int64_t begin = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE, end = attn_end(a, a->tokens - 1);
     int strip = s.rows > C8_FEW ? C8_STRIP : 1;
     for (int i = 0; i < ATTN_TILE * a->d && strip == 1; i += 64) { /* the first tile, while q is looked at */
-        c8_fetch(c8_k_at(a, begin) + i, true);
-        c8_fetch(c8_v_at(a, begin) + i, true);
+        ask_for(c8_k_at(a, begin) + i, true);
+        ask_for(c8_v_at(a, begin) + i, true);
     }
     c8_queries(&s, a);
     for (int i = 0; i < C8_STRIP; i++)

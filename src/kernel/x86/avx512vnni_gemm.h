@@ -32,9 +32,9 @@ ALWAYS_INLINE void i8_step(int mr, __m512i (*acc)[2], const uint8_t **triple, si
 }
 
 /* mr rows of x times a panel, to sum (mr, GEMM_NR). nibbles: two weights in a byte. ahead: bytes from here to what is
- * wanted next, or 0. */
+ * wanted next, or 0; once: and then never again. */
 ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w, int k4, size_t ahead,
-                           int32_t (*sum)[GEMM_NR])
+                           bool once, int32_t (*sum)[GEMM_NR])
 {
     __m512i acc[I8_MR][2], low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
     const uint8_t *triple[4] = {x, x + 3 * ldx, x + 6 * ldx, x + 9 * ldx};
@@ -44,8 +44,8 @@ ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, c
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
         __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
         if (ahead) {
-            _mm_prefetch((const char *)w + ahead, _MM_HINT_T0);
-            _mm_prefetch((const char *)w + ahead + 64, _MM_HINT_T0);
+            ask_for(w + ahead, once);
+            ask_for(w + ahead + 64, once);
         }
         if (!nibbles) {
             i8_step(mr, acc, triple, ldx, w0, w1);
@@ -128,20 +128,24 @@ static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int 
 /* One function for each number of rows, so that a remainder costs what it is. */
 #define I8_ROWS(mr)                                                                                                    \
     static __attribute__((noinline)) void i8_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
-                                                       size_t ahead, int32_t(*sum)[GEMM_NR])                           \
+                                                       size_t ahead, bool once, int32_t(*sum)[GEMM_NR])                \
     {                                                                                                                  \
-        if (ahead)                                                                                                     \
-            i8_dots(mr, false, x, ldx, w, k4, ahead, sum);                                                             \
+        if (ahead && once)                                                                                             \
+            i8_dots(mr, false, x, ldx, w, k4, ahead, true, sum);                                                       \
+        else if (ahead)                                                                                                \
+            i8_dots(mr, false, x, ldx, w, k4, ahead, false, sum);                                                      \
         else                                                                                                           \
-            i8_dots(mr, false, x, ldx, w, k4, 0, sum);                                                                 \
+            i8_dots(mr, false, x, ldx, w, k4, 0, false, sum);                                                          \
     }                                                                                                                  \
     static __attribute__((noinline)) void i4_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
-                                                       size_t ahead, int32_t(*sum)[GEMM_NR])                           \
+                                                       size_t ahead, bool once, int32_t(*sum)[GEMM_NR])                \
     {                                                                                                                  \
-        if (ahead)                                                                                                     \
-            i8_dots(mr, true, x, ldx, w, k4, ahead, sum);                                                              \
+        if (ahead && once)                                                                                             \
+            i8_dots(mr, true, x, ldx, w, k4, ahead, true, sum);                                                        \
+        else if (ahead)                                                                                                \
+            i8_dots(mr, true, x, ldx, w, k4, ahead, false, sum);                                                       \
         else                                                                                                           \
-            i8_dots(mr, true, x, ldx, w, k4, 0, sum);                                                                  \
+            i8_dots(mr, true, x, ldx, w, k4, 0, false, sum);                                                           \
     }
 I8_ROWS(1)
 I8_ROWS(2)
@@ -155,12 +159,13 @@ I8_ROWS(9)
 I8_ROWS(10)
 I8_ROWS(11)
 I8_ROWS(12)
-typedef void i8_rows_fn(const uint8_t *, size_t, const int8_t *, int, size_t, int32_t (*)[GEMM_NR]);
+typedef void i8_rows_fn(const uint8_t *, size_t, const int8_t *, int, size_t, bool, int32_t (*)[GEMM_NR]);
 static i8_rows_fn *const i8_rows[] = {NULL,      i8_rows_1, i8_rows_2, i8_rows_3,  i8_rows_4,  i8_rows_5, i8_rows_6,
                                       i8_rows_7, i8_rows_8, i8_rows_9, i8_rows_10, i8_rows_11, i8_rows_12};
 static i8_rows_fn *const i4_rows[] = {NULL,      i4_rows_1, i4_rows_2, i4_rows_3,  i4_rows_4,  i4_rows_5, i4_rows_6,
                                       i4_rows_7, i4_rows_8, i4_rows_9, i4_rows_10, i4_rows_11, i4_rows_12};
 
+#define I8_ONCE_AHEAD 8192         /* bytes ahead of one use, enough for memory and few enough for L1 */
 #define I8_BLOCK_ROWS 264          /* of x that stay in L2 while the panels go by, */
 #define I8_BLOCK_BYTES (840 << 10) /* as long as they have no more */
 
@@ -178,8 +183,9 @@ static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, 
             for (int r = r0, rows; r < r1; r += rows) {
                 int passes = (r1 - r + I8_MR - 1) / I8_MR;
                 rows = (r1 - r + passes - 1) / passes; /* 16 as 8 and 8, not as 12 and 4 */
-                bool last = r + rows == r1;            /* the next panel comes while this one is used */
-                rows_of[rows](a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, last ? panel_bytes : 0, sum);
+                bool last = r + rows == r1, once = rows == a->rows;
+                size_t ahead = once ? I8_ONCE_AHEAD : last ? panel_bytes : 0; /* a panel comes while one is used */
+                rows_of[rows](a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, ahead, once, sum);
                 i8_store(a, sum, r, rows, p);
             }
         }
