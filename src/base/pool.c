@@ -17,8 +17,7 @@
 #include <unistd.h>
 
 #define SPINS 4000
-#define TURN_PIECES 5 /* of a worker's slice, */
-#define TURN_MOST 32  /* of at most so many grains each */
+#define TURN_PIECES 5 /* of a worker's slice */
 
 /* How many pieces of a worker's slice have been taken: the phase it is about, and their number. */
 struct taken {
@@ -159,12 +158,12 @@ static void turn_of(struct pool_turn *turn, int victim)
     turn->victim = victim;
     pool_slice(turn->n, turn->grain, victim, turn->pool->num_workers, &turn->begin, &turn->end);
     int pieces = (turn->end - turn->begin) / turn->grain / TURN_PIECES;
-    turn->piece = (pieces < 1 ? 1 : pieces > TURN_MOST ? TURN_MOST : pieces) * turn->grain;
+    turn->piece = (pieces < 1 ? 1 : pieces > turn->most ? turn->most : pieces) * turn->grain;
 }
 
-void pool_turn_begin(struct pool_turn *turn, struct pool *pool, int worker, int n, int grain)
+void pool_turn_begin(struct pool_turn *turn, struct pool *pool, int worker, int n, int grain, int most)
 {
-    *turn = (struct pool_turn){.pool = pool, .worker = worker, .n = n, .grain = grain};
+    *turn = (struct pool_turn){.pool = pool, .worker = worker, .n = n, .grain = grain, .most = most};
     turn->phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
     turn_of(turn, worker);
 }

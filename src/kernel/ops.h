@@ -47,6 +47,7 @@ struct attn_args {
     size_t block_stride;        /* bytes from one of them to the next, */
     size_t run_stride;          /* and from one such run to the next */
     const struct c8_scales *c8; /* of this KV head, for attn_c8 */
+    const struct attn_args *next; /* what this worker will call with next, to ask for its keys in time, or NULL */
 };
 
 /* Bytes from block 0 to the block of position p. */

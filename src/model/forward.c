@@ -11,11 +11,11 @@
 #include "model/profile.h"
 
 #include <math.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define REPLICATED_TOKENS 4 /* at most this many: each worker computes all rows */
+#define MOST_PANELS 32      /* of a linear that a worker takes at a time */
 #define HEADS_TOKENS 96     /* rows of q, k, v that are finished while they are in L2 */
 #define BLOCK_TOKENS 264    /* rows that go through o, gate, up and down together, to find each other in the caches */
 
@@ -43,7 +43,6 @@ struct workspace {
     float *cos[LAYER_TYPE_COUNT], *sin[LAYER_TYPE_COUNT]; /* (tokens, head_dim / 2) */
     struct chunk *chunks;                                 /* (tokens) */
     int num_chunks;
-    _Atomic int *next; /* (layers) attention tasks handed out */
     struct profile *profile;
 };
 
@@ -140,7 +139,6 @@ struct workspace *workspace_new(const struct model *m, int max_tokens)
         return NULL;
     }
     workspace_lay_out(ws, &m->config, ws->map);
-    ws->next = mem_calloc((size_t)m->config.num_hidden_layers, sizeof(*ws->next));
     return ws;
 }
 
@@ -155,7 +153,6 @@ void workspace_free(struct workspace *ws)
         return;
     mem_unmap(ws->map, ws->map_bytes);
     free(ws->own);
-    free(ws->next);
     free(ws);
 }
 
@@ -254,15 +251,20 @@ static void heads_finish(const struct pass *p, int layer_idx, int begin, int end
     }
 }
 
-/* Attention of a chunk's tokens for one KV head and the query heads that share it. */
-static void attend(const struct pass *p, const struct model_layer *layer, int layer_idx, const struct chunk *chunk,
-                   int kv_head)
+/* Task i of a layer's attention: a chunk's tokens for one KV head and the query heads that share it. Head by head,
+ * because the chunks of a request share what a head has in the caches, and the late (long) positions first. */
+static struct attn_args attn_task(const struct pass *p, int layer_idx, int i)
 {
     const struct model_config *c = &p->m->config;
-    const struct kernel_ops *ops = p->m->ops;
-    enum dtype dtype = p->kv->layers[layer_idx].dtype;
-    int group = c->num_attention_heads / c->num_key_value_heads, first = kv_head * group, t = chunk->token;
-    struct attn_args a = {
+    const struct model_layer *layer = &p->m->layers[layer_idx];
+    const struct workspace *ws = p->ws;
+    const struct chunk *chunk = &ws->chunks[ws->num_chunks - 1 - i % ws->num_chunks];
+    int kv_head = i / ws->num_chunks, t = chunk->token, group = c->num_attention_heads / c->num_key_value_heads;
+    size_t at = (size_t)kv_head * (size_t)group * (size_t)c->head_dim;
+    return (struct attn_args){
+        .q = ws->qkv + (size_t)t * ld_qkv(c) + at,
+        .out = ws->attn + (size_t)t * ld_attn(c) + at,
+        .group = group,
         .d = c->head_dim,
         .ldq = ld_qkv(c),
         .ldout = ld_attn(c),
@@ -277,13 +279,17 @@ static void attend(const struct pass *p, const struct model_layer *layer, int la
         .run_blocks = p->kv->run_blocks,
         .block_stride = p->kv->layers[layer_idx].block_bytes,
         .run_stride = p->kv->layers[layer_idx].run_bytes,
-        .c8 = dtype == DTYPE_I8 ? &layer->c8[kv_head] : NULL,
+        .c8 = layer->c8 ? &layer->c8[kv_head] : NULL,
     };
-    for (int g = 0; g < group; g += ATTN_MAX_ROWS) {
-        size_t at = (size_t)(first + g) * (size_t)a.d;
+}
+
+static void attend(const struct pass *p, int layer_idx, struct attn_args a)
+{
+    const struct kernel_ops *ops = p->m->ops;
+    enum dtype dtype = p->kv->layers[layer_idx].dtype;
+    int group = a.group;
+    for (int g = 0; g < group; g += a.group, a.q += a.group * a.d, a.out += a.group * a.d) {
         a.group = MIN(group - g, ATTN_MAX_ROWS);
-        a.q = p->ws->qkv + (size_t)t * a.ldq + at;
-        a.out = p->ws->attn + (size_t)t * a.ldout + at;
         (dtype == DTYPE_I8     ? ops->attn_c8
          : dtype == DTYPE_BF16 ? ops->attn_bf16
          : dtype == DTYPE_F16  ? ops->attn_f16
@@ -354,7 +360,7 @@ static void columns(const struct part *w, const struct linear *set, int count, f
     struct linear_input in = linear_input_from(&w->rows->in, from);
     struct pool_turn turn;
     int begin, end;
-    pool_turn_begin(&turn, w->p->m->pool, w->worker, linear_set_panels(set, count), 1);
+    pool_turn_begin(&turn, w->p->m->pool, w->worker, linear_set_panels(set, count), 1, MOST_PANELS);
     while (pool_turn_next(&turn, &begin, &end))
         linear_forward(w->p->m->ops, set, count, y, ldy, x, ldx, &in, to - from, begin, end);
     barrier(w, phase);
@@ -395,7 +401,7 @@ static void qkv(const struct part *w, int layer_idx)
         return;
     }
     struct pool_turn turn;
-    pool_turn_begin(&turn, p->m->pool, w->worker, heads, 1);
+    pool_turn_begin(&turn, p->m->pool, w->worker, heads, 1, MOST_PANELS);
     while (pool_turn_next(&turn, &begin, &end))
         qkv_heads(w, layer_idx, begin, end);
     barrier(w, PROFILE_HEADS);
@@ -405,13 +411,18 @@ static void attention(const struct part *w, int layer_idx)
 {
     const struct pass *p = w->p;
     struct workspace *ws = p->ws;
-    const struct model_layer *layer = &p->m->layers[layer_idx];
-    int kv_heads = p->m->config.num_key_value_heads, tasks = ws->num_chunks * kv_heads, task;
+    int tasks = ws->num_chunks * p->m->config.num_key_value_heads, begin, end;
     tap_rows(w, layer_idx, TAP_QKV, ws->qkv, ld_qkv(&p->m->config));
-    /* Tasks differ in length, so they are handed out one by one: head by head, because the chunks of a request share
-     * what a head has in the caches, and the late (long) positions first. */
-    while ((task = atomic_fetch_add_explicit(&ws->next[layer_idx], 1, memory_order_relaxed)) < tasks)
-        attend(p, layer, layer_idx, &ws->chunks[ws->num_chunks - 1 - task % ws->num_chunks], task / ws->num_chunks);
+    struct pool_turn turn;
+    pool_turn_begin(&turn, p->m->pool, w->worker, tasks, 1, 1); /* one by one: they differ in length */
+    while (pool_turn_next(&turn, &begin, &end)) {
+        struct attn_args a = attn_task(p, layer_idx, begin), next;
+        if (end < tasks) { /* most likely */
+            next = attn_task(p, layer_idx, end);
+            a.next = &next;
+        }
+        attend(p, layer_idx, a);
+    }
     barrier(w, PROFILE_ATTENTION);
 }
 
@@ -544,8 +555,6 @@ static void count_work(const struct pass *p)
 void model_forward(const struct model *m, struct workspace *ws, const struct kv_cache *kv, const struct batch *batch,
                    float *hidden)
 {
-    for (int i = 0; i < m->config.num_hidden_layers; i++)
-        atomic_store_explicit(&ws->next[i], 0, memory_order_relaxed);
     struct pass p = {.m = m, .ws = ws, .kv = kv, .batch = batch, .hidden = hidden};
     p.replicated = batch->num_tokens <= REPLICATED_TOKENS && !batch->tap;
     chunks_find(&p);
@@ -574,7 +583,7 @@ static void logits_worker(void *arg, int worker, int num_workers)
     quantize_rows(&w, &j->m->lm_head, j->hidden, hidden, 0, j->rows);
     struct pool_turn turn;
     int begin, end;
-    pool_turn_begin(&turn, j->m->pool, worker, linear_set_panels(&j->m->lm_head, 1), 1);
+    pool_turn_begin(&turn, j->m->pool, worker, linear_set_panels(&j->m->lm_head, 1), 1, MOST_PANELS);
     while (pool_turn_next(&turn, &begin, &end))
         linear_forward(j->m->ops, &j->m->lm_head, 1, j->logits, j->ld, j->hidden, hidden, &w.rows->in, j->rows, begin,
                        end);

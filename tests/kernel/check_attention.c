@@ -204,6 +204,8 @@ static void attend(struct check *c, enum cache_kind kind, const struct attention
     args.out = got.p;
     args.k = head_of(&l, &got_cache, false);
     args.v = head_of(&l, &got_cache, true);
+    struct attn_args next = args; /* only asked for */
+    args.next = check_pick(c, 0, 1) ? &next : NULL;
     type.attend(&args);
     check_same_f32(c, "out", &want, &got, ldout);
     for (int t = 0; t < a->tokens; t++)
@@ -280,16 +282,19 @@ static struct attn_args args_of(const struct attention_bench *a, int layer, int 
                               .c8 = &a->scales};
 }
 
-/* One layer: pairs of head and chunk, dealt out in turn. */
+/* One layer: heads, chunk by chunk. */
 static void attention_run(void *arg, int iteration, int worker, int num_workers)
 {
     const struct attention_bench *a = arg;
     int chunk = MIN(ATTN_CHUNK_ROWS / (HEADS / KV_HEADS), a->tokens), chunks = (a->tokens + chunk - 1) / chunk;
-    for (int i = worker; i < KV_HEADS * chunks; i += num_workers) {
-        int first = i % chunks * chunk, head = i / chunks;
-        if (chunks > 1 && head & 1) /* causal: the work of the workers evens out over two heads */
-            first = (chunks - 1 - i % chunks) * chunk;
-        struct attn_args args = args_of(a, iteration % a->layers, head, first, MIN(chunk, a->tokens - first));
+    int begin, end;
+    pool_slice(KV_HEADS * chunks, chunks, worker, num_workers, &begin, &end);
+    struct attn_args args, next;
+    for (int i = begin; i < end; i++) {
+        int first = i % chunks * chunk, then = (i + 1) % chunks * chunk, layer = iteration % a->layers;
+        args = args_of(a, layer, i / chunks, first, MIN(chunk, a->tokens - first));
+        next = args_of(a, layer, (i + 1) / chunks % KV_HEADS, then, MIN(chunk, a->tokens - then));
+        args.next = &next;
         a->type.attend(&args);
     }
 }

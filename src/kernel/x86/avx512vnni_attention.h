@@ -594,12 +594,20 @@ ALWAYS_INLINE const int8_t *c8_v_at(const struct attn_args *a, int64_t t0)
     return (const int8_t *)a->v + attn_block(a, t0) + (size_t)(t0 % a->block_size) * (size_t)a->d;
 }
 
-/* Everything about the tile at t0 but its numbers. */
-static void c8_look(struct c8_rows *s, int tile, const struct attn_args *a, int64_t t0, int64_t next)
+ALWAYS_INLINE int64_t c8_first_tile(const struct attn_args *a)
+{
+    return attn_begin(a, 0) / ATTN_TILE * ATTN_TILE;
+}
+
+/* Everything about the tile at t0 but its numbers. The tile after it may be of the next call. */
+static void c8_look(struct c8_rows *s, int tile, const struct attn_args *a, int64_t t0)
 {
     struct c8_tile *t = &s->tile[tile];
+    bool last = t0 + ATTN_TILE >= attn_end(a, a->tokens - 1);
+    const struct attn_args *of = last && a->next ? a->next : a;
+    int64_t next = of != a ? c8_first_tile(of) : last ? t0 : t0 + ATTN_TILE;
     *t = (struct c8_tile){
-        .k = c8_k_at(a, t0), .next_k = c8_k_at(a, next), .v = c8_v_at(a, t0), .next_v = c8_v_at(a, next)};
+        .k = c8_k_at(a, t0), .next_k = c8_k_at(of, next), .v = c8_v_at(a, t0), .next_v = c8_v_at(of, next)};
     int from = 0, to = a->tokens; /* tokens that see any of it: who comes later begins and ends later */
     while (attn_end(a, from) <= t0)
         from++;
@@ -728,7 +736,7 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.mass, 0, sizeof(s.mass));
     memset(s.others, 0, sizeof(s.others));
     memset(s.max, 0, sizeof(s.max));
-    int64_t begin = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE, end = attn_end(a, a->tokens - 1);
+    int64_t begin = c8_first_tile(a), end = attn_end(a, a->tokens - 1);
     int strip = s.rows > C8_FEW ? C8_STRIP : 1;
     for (int i = 0; i < ATTN_TILE * a->d && strip == 1; i += 64) { /* the first tile, while q is looked at */
         ask_for(c8_k_at(a, begin) + i, true);
@@ -741,7 +749,7 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.out_low, 0, (size_t)s.rows * d * sizeof(float));
     for (int64_t t0 = begin; t0 < end;) {
         for (s.num_tiles = 0; s.num_tiles < strip && t0 < end; s.num_tiles++, t0 += ATTN_TILE)
-            c8_look(&s, s.num_tiles, a, t0, t0 + ATTN_TILE < end ? t0 + ATTN_TILE : t0);
+            c8_look(&s, s.num_tiles, a, t0);
         c8_strip(&s, a);
     }
     c8_ask(&s, a, true, 0, C8_AHEAD);

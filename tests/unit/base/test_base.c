@@ -191,7 +191,7 @@ static void turns_run(void *arg, int worker, int num_workers)
     for (int round = 0; round < TURN_ROUNDS; round++) {
         struct pool_turn turn;
         int begin, end;
-        pool_turn_begin(&turn, t->pool, worker, t->n, t->grain);
+        pool_turn_begin(&turn, t->pool, worker, t->n, t->grain, 1 + t->n % 32);
         while (pool_turn_next(&turn, &begin, &end)) {
             if (begin >= end || end > t->n || begin % t->grain)
                 atomic_fetch_add(&t->torn, 1);
