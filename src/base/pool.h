@@ -31,8 +31,8 @@ static inline void pool_slice(int n, int grain, int worker, int num_workers, int
 }
 
 /* Shares out n items between two barriers: a worker takes its own slice, piece by piece, and then pieces of those who
- * are behind, because a core is slower, or has other work as well. A piece is at most `most` grains. Which worker an item
- * goes to is up to chance. Inside fn, by every worker with the same numbers, at most once between two barriers. */
+ * are behind, because a core is slower, or has other work as well. A piece is at most `most` grains. Which worker an
+ * item goes to is up to chance. Inside fn, by every worker with the same numbers, at most once between two barriers. */
 struct pool_turn {
     struct pool *pool;
     int worker, n, grain, most;

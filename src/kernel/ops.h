@@ -36,17 +36,17 @@ struct attn_args {
     size_t ldout;
     const float *q; /* (tokens, ldq), of which (group, d) is read */
     size_t ldq;
-    int tokens, group, d;       /* tokens * group <= ATTN_MAX_ROWS */
-    float scale;                /* of q.k, 1/sqrt(d) */
-    int64_t position;           /* of the first token; it sees keys [max(0, position - window + 1), position] */
-    int64_t window;             /* 0: as far as there are */
-    const int32_t *block_table; /* block of position p: block_table[p / block_size] */
-    int block_size;             /* a multiple of ATTN_TILE */
-    const uint8_t *k, *v;       /* this layer and KV head in block 0 */
-    int run_blocks;             /* blocks that lie together, K's apart from V's */
-    size_t block_stride;        /* bytes from one of them to the next, */
-    size_t run_stride;          /* and from one such run to the next */
-    const struct c8_scales *c8; /* of this KV head, for attn_c8 */
+    int tokens, group, d;         /* tokens * group <= ATTN_MAX_ROWS */
+    float scale;                  /* of q.k, 1/sqrt(d) */
+    int64_t position;             /* of the first token; it sees keys [max(0, position - window + 1), position] */
+    int64_t window;               /* 0: as far as there are */
+    const int32_t *block_table;   /* block of position p: block_table[p / block_size] */
+    int block_size;               /* a multiple of ATTN_TILE */
+    const uint8_t *k, *v;         /* this layer and KV head in block 0 */
+    int run_blocks;               /* blocks that lie together, K's apart from V's */
+    size_t block_stride;          /* bytes from one of them to the next, */
+    size_t run_stride;            /* and from one such run to the next */
+    const struct c8_scales *c8;   /* of this KV head, for attn_c8 */
     const struct attn_args *next; /* what this worker will call with next, to ask for its keys in time, or NULL */
 };
 

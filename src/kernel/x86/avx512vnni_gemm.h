@@ -31,10 +31,12 @@ ALWAYS_INLINE void i8_step(int mr, __m512i (*acc)[2], const uint8_t **triple, si
         triple[t] += 4;
 }
 
-/* mr rows of x times a panel, to sum (mr, GEMM_NR). nibbles: two weights in a byte. ahead: bytes from here to what is
- * wanted next, or 0; once: and then never again. */
-ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w, int k4, size_t ahead,
-                           bool once, int32_t (*sum)[GEMM_NR])
+enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_ONCE };
+
+/* mr rows of x times a panel, to sum (mr, GEMM_NR). nibbles: two weights in a byte. ahead: what is wanted next is asked
+ * for from there on, as many lines as weights are read, once; or half as many. */
+ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w, int k4, enum i8_ask ask,
+                           const int8_t *ahead, int32_t (*sum)[GEMM_NR])
 {
     __m512i acc[I8_MR][2], low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
     const uint8_t *triple[4] = {x, x + 3 * ldx, x + 6 * ldx, x + 9 * ldx};
@@ -43,10 +45,11 @@ ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, c
         acc[r][0] = acc[r][1] = _mm512_setzero_si512();
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
         __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
-        if (ahead) {
-            ask_for(w + ahead, once);
-            ask_for(w + ahead + 64, once);
-        }
+        if (ask != ASK_NOTHING)
+            ask_for(ahead, ask == ASK_ONCE);
+        if (ask == ASK_ONCE)
+            ask_for(ahead + 64, true);
+        ahead += ask == ASK_ONCE ? 128 : 64;
         if (!nibbles) {
             i8_step(mr, acc, triple, ldx, w0, w1);
             continue;
@@ -128,24 +131,24 @@ static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int 
 /* One function for each number of rows, so that a remainder costs what it is. */
 #define I8_ROWS(mr)                                                                                                    \
     static __attribute__((noinline)) void i8_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
-                                                       size_t ahead, bool once, int32_t(*sum)[GEMM_NR])                \
+                                                       enum i8_ask ask, const int8_t *ahead, int32_t(*sum)[GEMM_NR])   \
     {                                                                                                                  \
-        if (ahead && once)                                                                                             \
-            i8_dots(mr, false, x, ldx, w, k4, ahead, true, sum);                                                       \
-        else if (ahead)                                                                                                \
-            i8_dots(mr, false, x, ldx, w, k4, ahead, false, sum);                                                      \
+        if (ask == ASK_ONCE)                                                                                           \
+            i8_dots(mr, false, x, ldx, w, k4, ASK_ONCE, ahead, sum);                                                   \
+        else if (ask == ASK_HALF)                                                                                      \
+            i8_dots(mr, false, x, ldx, w, k4, ASK_HALF, ahead, sum);                                                   \
         else                                                                                                           \
-            i8_dots(mr, false, x, ldx, w, k4, 0, false, sum);                                                          \
+            i8_dots(mr, false, x, ldx, w, k4, ASK_NOTHING, ahead, sum);                                                \
     }                                                                                                                  \
     static __attribute__((noinline)) void i4_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
-                                                       size_t ahead, bool once, int32_t(*sum)[GEMM_NR])                \
+                                                       enum i8_ask ask, const int8_t *ahead, int32_t(*sum)[GEMM_NR])   \
     {                                                                                                                  \
-        if (ahead && once)                                                                                             \
-            i8_dots(mr, true, x, ldx, w, k4, ahead, true, sum);                                                        \
-        else if (ahead)                                                                                                \
-            i8_dots(mr, true, x, ldx, w, k4, ahead, false, sum);                                                       \
+        if (ask == ASK_ONCE)                                                                                           \
+            i8_dots(mr, true, x, ldx, w, k4, ASK_ONCE, ahead, sum);                                                    \
+        else if (ask == ASK_HALF)                                                                                      \
+            i8_dots(mr, true, x, ldx, w, k4, ASK_HALF, ahead, sum);                                                    \
         else                                                                                                           \
-            i8_dots(mr, true, x, ldx, w, k4, 0, false, sum);                                                           \
+            i8_dots(mr, true, x, ldx, w, k4, ASK_NOTHING, ahead, sum);                                                 \
     }
 I8_ROWS(1)
 I8_ROWS(2)
@@ -159,7 +162,8 @@ I8_ROWS(9)
 I8_ROWS(10)
 I8_ROWS(11)
 I8_ROWS(12)
-typedef void i8_rows_fn(const uint8_t *, size_t, const int8_t *, int, size_t, bool, int32_t (*)[GEMM_NR]);
+typedef void i8_rows_fn(const uint8_t *, size_t, const int8_t *, int, enum i8_ask, const int8_t *,
+                        int32_t (*)[GEMM_NR]);
 static i8_rows_fn *const i8_rows[] = {NULL,      i8_rows_1, i8_rows_2, i8_rows_3,  i8_rows_4,  i8_rows_5, i8_rows_6,
                                       i8_rows_7, i8_rows_8, i8_rows_9, i8_rows_10, i8_rows_11, i8_rows_12};
 static i8_rows_fn *const i4_rows[] = {NULL,      i4_rows_1, i4_rows_2, i4_rows_3,  i4_rows_4,  i4_rows_5, i4_rows_6,
@@ -183,9 +187,9 @@ static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, 
             for (int r = r0, rows; r < r1; r += rows) {
                 int passes = (r1 - r + I8_MR - 1) / I8_MR;
                 rows = (r1 - r + passes - 1) / passes; /* 16 as 8 and 8, not as 12 and 4 */
-                bool last = r + rows == r1, once = rows == a->rows;
-                size_t ahead = once ? I8_ONCE_AHEAD : last ? panel_bytes : 0; /* a panel comes while one is used */
-                rows_of[rows](a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, ahead, once, sum);
+                enum i8_ask ask = rows == a->rows ? ASK_ONCE : passes <= 2 ? ASK_HALF : ASK_NOTHING;
+                size_t ahead = ask == ASK_ONCE ? I8_ONCE_AHEAD : panel_bytes + (passes == 1 ? panel_bytes / 2 : 0);
+                rows_of[rows](a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, ask, w + ahead, sum);
                 i8_store(a, sum, r, rows, p);
             }
         }
