@@ -59,6 +59,12 @@ int64_t kv_manager_get_computed_blocks(struct kv_manager *kv, struct request *r)
     return n;
 }
 
+static int compare_blocks(const void *a, const void *b)
+{
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
 bool kv_manager_allocate_slots(struct kv_manager *kv, struct request *r, int64_t num_new_computed_blocks,
                                int64_t num_tokens)
 {
@@ -73,8 +79,13 @@ bool kv_manager_allocate_slots(struct kv_manager *kv, struct request *r, int64_t
         block_pool_touch(&kv->pool, r->block_table[r->num_blocks++]);
     if (num_new_computed_blocks)
         r->num_cached_blocks = num_new_computed_blocks;
+    int64_t first = r->num_blocks;
     while (r->num_blocks < need)
         r->block_table[r->num_blocks++] = block_pool_take(&kv->pool);
+    /* As they lie in memory, which attention then reads in one line: those of a cached sequence came from its end on.
+     */
+    if (need - first > 1)
+        qsort(r->block_table + first, (size_t)(need - first), sizeof(*r->block_table), compare_blocks);
     return true;
 }
 

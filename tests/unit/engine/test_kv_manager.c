@@ -330,6 +330,30 @@ static void all_or_nothing(void **state)
     scheduler_release(&g.s);
 }
 
+/* What a step takes is in the order of memory, also where it was another sequence's, freed from its end on. */
+static void as_they_lie(void **state)
+{
+    (void)state;
+    struct rig g;
+    rig_init(&g, 200, 10, true);
+    assert_int_equal(cached(&g, 10 * BS, 0, 1, 0, false), 0); /* all blocks, and all but one get keys */
+    struct request *a = arrive(&g, 0, 9 * BS, 1, 1, 0, false);
+    struct sched_output out = scheduler_schedule(&g.s);
+    assert_int_equal(a->num_blocks, 7); /* 200 tokens */
+    for (int i = 1; i < 7; i++)
+        assert_true(a->block_table[i] > a->block_table[i - 1]);
+    run_step(&g, &out);
+    int32_t first[7];
+    memcpy(first, a->block_table, sizeof(first));
+    out = scheduler_schedule(&g.s);
+    assert_int_equal(a->num_blocks, 9);
+    assert_memory_equal(first, a->block_table, sizeof(first)); /* those stay where they are */
+    assert_true(a->block_table[8] > a->block_table[7]);
+    run_step(&g, &out);
+    run_all(&g);
+    scheduler_release(&g.s);
+}
+
 /* A request that was put out finds its own blocks again, but what it was given at first is what it reports. */
 static void after_preemption(void **state)
 {
@@ -359,13 +383,9 @@ static void after_preemption(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(map_under_churn),
-        cmocka_unit_test(eviction_order),
-        cmocka_unit_test(chain),
-        cmocka_unit_test(what_is_found),
-        cmocka_unit_test(not_before_it_is_written),
-        cmocka_unit_test(all_or_nothing),
-        cmocka_unit_test(after_preemption),
+        cmocka_unit_test(map_under_churn), cmocka_unit_test(eviction_order),           cmocka_unit_test(chain),
+        cmocka_unit_test(what_is_found),   cmocka_unit_test(not_before_it_is_written), cmocka_unit_test(all_or_nothing),
+        cmocka_unit_test(as_they_lie),     cmocka_unit_test(after_preemption),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
