@@ -36,7 +36,7 @@ static struct cache_type type_of(const struct kernel_ops *ops, enum cache_kind k
 struct layout {
     int block_size, num_blocks, run_blocks, d;
     size_t block_stride, run_stride, bytes;
-    int32_t table[64];
+    int32_t table[80]; /* 2,000 keys in blocks of 32, and a run */
 };
 
 static struct layout layout_of(struct check *c, enum cache_kind kind, int d, int num_keys)
