@@ -3,6 +3,7 @@
 #include "base/cpu.h"
 #include "base/err.h"
 #include "base/json.h"
+#include "base/mem.h"
 #include "base/pool.h"
 #include "base/strmap.h"
 #include "base/utf8.h"
@@ -193,7 +194,7 @@ static void turns_run(void *arg, int worker, int num_workers)
         int begin, end;
         pool_turn_begin(&turn, t->pool, worker, t->n, t->grain, 1 + t->n % 32);
         while (pool_turn_next(&turn, &begin, &end)) {
-            if (begin >= end || end > t->n || begin % t->grain)
+            if (begin >= end || end > t->n || begin % t->grain || end - begin > (1 + t->n % 32) * t->grain)
                 atomic_fetch_add(&t->torn, 1);
             for (int i = begin; i < end; i++)
                 atomic_fetch_add(&t->taken[i], 1);
@@ -248,12 +249,39 @@ static void isa_tiers(void **state)
         assert_true(cpu_isa_supported(CPU_ISA_AVX512VNNI) && cpu_isa_supported(CPU_ISA_AVX512));
 }
 
+/* Whole and zeroed, and from the size of a huge page on at the beginning of one. */
+static void maps(void **state)
+{
+    (void)state;
+    const size_t huge = (size_t)2 << 20;
+    for (size_t at = 0; at < 4; at++)
+        for (int more = -1; more <= 1; more++) {
+            size_t bytes = at * huge + (size_t)(at ? more : more + 1);
+            uint8_t *p = mem_map(bytes);
+            assert_non_null(p);
+            assert_int_equal((uintptr_t)p % (bytes >= huge ? huge : 64), 0);
+            for (size_t i = 0; i < bytes; i++)
+                assert_int_equal(p[i], 0);
+            memset(p, 1, bytes);
+            mem_unmap(p, bytes);
+        }
+    assert_null(mem_map(SIZE_MAX));
+    assert_null(mem_map(SIZE_MAX - huge));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(utf8_forms),         cmocka_unit_test(json_strings), cmocka_unit_test(json_bad_input),
-        cmocka_unit_test(json_wide_integers), cmocka_unit_test(strmap_many),  cmocka_unit_test(errors_are_one_line),
-        cmocka_unit_test(pool_runs),          cmocka_unit_test(pool_turns),   cmocka_unit_test(isa_tiers),
+        cmocka_unit_test(maps),
+        cmocka_unit_test(utf8_forms),
+        cmocka_unit_test(json_strings),
+        cmocka_unit_test(json_bad_input),
+        cmocka_unit_test(json_wide_integers),
+        cmocka_unit_test(strmap_many),
+        cmocka_unit_test(errors_are_one_line),
+        cmocka_unit_test(pool_runs),
+        cmocka_unit_test(pool_turns),
+        cmocka_unit_test(isa_tiers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
