@@ -82,8 +82,7 @@ bool kv_manager_allocate_slots(struct kv_manager *kv, struct request *r, int64_t
     int64_t first = r->num_blocks;
     while (r->num_blocks < need)
         r->block_table[r->num_blocks++] = block_pool_take(&kv->pool);
-    /* As they lie in memory, which attention then reads in one line: those of a cached sequence came from its end on.
-     */
+    /* In the order of memory, for attention to read along it: a cached sequence was freed from its end on. */
     if (need - first > 1)
         qsort(r->block_table + first, (size_t)(need - first), sizeof(*r->block_table), compare_blocks);
     return true;

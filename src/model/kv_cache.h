@@ -24,7 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define KV_RUN_TOKENS 8192
+#define KV_RUN_TOKENS 8192 /* of a run, at most, but for blocks that are longer */
 
 struct kv_layer {
     enum dtype dtype;   /* BF16, F16, F32, or I8 for C8 */
@@ -37,8 +37,7 @@ struct kv_cache {
     int num_layers, num_kv_heads, head_dim;
     int block_size; /* tokens, a multiple of ATTN_TILE */
     int64_t num_blocks;
-    int run_blocks; /* about KV_RUN_TOKENS, and so many that the last run is as long as the others, but for some blocks
-                     */
+    int run_blocks;          /* as many as leave the last run about as long as the others */
     struct kv_layer *layers; /* (num_layers) */
     uint8_t *data;
     size_t data_bytes;

@@ -9,8 +9,8 @@
  * overwrite it. */
 #define DPBUSD(acc, u8, s8) __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(u8), "v"(s8))
 
-/* Asks for a line; once: it is used once, and needs no place in L2, nor time to leave it. Zen 5 reads 43 GB/s by core
- * that way, 38 to 41 else. */
+/* Asks for a line; once: it is used once, and needs no place in L2, nor time to leave it. A core of Zen 5
+ * reads 43 GB/s that way, 38 to 41 otherwise. */
 ALWAYS_INLINE void ask_for(const void *p, bool once)
 {
     if (once)

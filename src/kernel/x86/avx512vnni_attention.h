@@ -64,9 +64,8 @@ ALWAYS_INLINE void c8_ask(const struct c8_rows *s, const struct attn_args *a, bo
 {
     for (int r = begin; r < end && r < s->rows; r++)
         for (int i = 0; i < a->d; i += 16)
-            if (out)
-                __asm__ volatile(
-                    "prefetchw %0" ::"m"(c8_out_at(a, r)[i])); /* a compiler asks without a wish to write */
+            if (out) /* assembly, because a compiler asks without a wish to write */
+                __asm__ volatile("prefetchw %0" ::"m"(c8_out_at(a, r)[i]));
             else
                 _mm_prefetch((const char *)(c8_q_at(a, r) + i), _MM_HINT_T0);
 }
