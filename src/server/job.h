@@ -24,6 +24,9 @@ struct job {
     uint64_t last_steps; /* of the engine, at the last ping */
 };
 
+/* Aborts what still runs, here or in job_free. Unfinished and without an error means that the client left: a wait saw
+ * it, or a send of libmicrohttpd's, which ends the connection without asking. j->ex may be gone already. */
+void job_stop(struct job *j);
 void job_free(struct job *j);
 /* Answers j's exchange with a stream; takes j over. */
 enum MHD_Result job_stream(struct job *j);

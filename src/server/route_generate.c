@@ -14,11 +14,19 @@
 /* A whole answer is built in memory: logprobs of a whole vocabulary for thousands of tokens would be gigabytes. */
 #define MAX_ANSWER_BYTES (512u << 20)
 
+void job_stop(struct job *j)
+{
+    struct generation *g = &j->generation;
+    if (g->num_finished < g->num_choices && !j->err.code)
+        log_debug("%s: client left, stopping its requests", j->head.id);
+    generation_release(g);
+}
+
 void job_free(struct job *j)
 {
     if (!j)
         return;
-    generation_release(&j->generation);
+    job_stop(j);
     for (size_t i = 0; i < j->num_prompts; i++) {
         token_ids_release(&j->prompts[i].ids);
         free(j->prompts[i].text);
@@ -163,7 +171,6 @@ static enum MHD_Result answer_whole(struct job *j)
     for (;;) {
         switch (generation_wait(&j->generation, exchange_socket(j->ex), j->ex->server->stop_fd, -1)) {
         case WAKE_CLIENT_GONE:
-            log_debug("%s: client left, stopping its requests", j->head.id);
             j->ex->failed = true;
             return MHD_NO;
         case WAKE_STOP:

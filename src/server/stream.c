@@ -2,7 +2,6 @@
  * slow client slows only itself, and the events it has not taken wait in its own requests. */
 #include "server/job.h"
 
-#include "base/log.h"
 #include "base/mem.h"
 
 #include <string.h>
@@ -56,7 +55,6 @@ static int next_events(struct job *j)
     while (j->out.len == 0) {
         switch (generation_wait(&j->generation, exchange_socket(j->ex), j->ex->server->stop_fd, PING_MS)) {
         case WAKE_CLIENT_GONE:
-            log_debug("%s: client left, stopping its requests", j->head.id);
             j->ex->failed = true;
             return -1;
         case WAKE_STOP:
@@ -91,7 +89,7 @@ static ssize_t read_events(void *arg, uint64_t pos, char *buf, size_t max)
             return MHD_CONTENT_READER_END_OF_STREAM;
         if (next_events(j) < 0) {
             /* now, not when MHD gets round to it: others wait for its place */
-            generation_release(&j->generation);
+            job_stop(j);
             return MHD_CONTENT_READER_END_WITH_ERROR;
         }
     }

@@ -230,6 +230,7 @@ class Rubbish(unittest.TestCase):
     def test_slow_reader(self):
         """A client that does not read is cut off, and its request stopped; others do not notice."""
         before = self.server.text().count("(client left)")
+        stopped = self.server.text().count("client left, stopping")
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             s.connect(("127.0.0.1", self.server.port))
@@ -240,6 +241,7 @@ class Rubbish(unittest.TestCase):
             self.server.complete(prompt="y", max_tokens=5)
             self.assertLess(time.monotonic() - start, 2 * PATIENCE)
             self.server.wait_for(r"\(client left\)", 30, count=before + 1)
+            self.server.wait_for("client left, stopping", 5, count=stopped + 1)
 
     def test_idle_connections_do_not_block_others(self):
         """All places taken by silent clients: they lose them after --client-timeout."""
