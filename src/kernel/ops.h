@@ -42,19 +42,20 @@ struct attn_args {
     int64_t window;               /* 0: as far as there are */
     const int32_t *block_table;   /* block of position p: block_table[p / block_size] */
     int block_size;               /* a multiple of ATTN_TILE */
-    const uint8_t *k, *v;         /* this layer and KV head in block 0 */
-    int run_blocks;               /* blocks that lie together, K's apart from V's */
-    size_t block_stride;          /* bytes from one of them to the next, */
-    size_t run_stride;            /* and from one such run to the next */
+    const uint8_t *k, *v;         /* this layer and KV head in the first tile of block 0 */
+    size_t tile_stride;           /* bytes from one tile to the next, as far as blocks lie together */
+    int run_blocks;               /* so many do, */
+    size_t run_stride;            /* with so many bytes from one such run to the next */
     const struct c8_scales *c8;   /* of this KV head, for attn_c8 */
     const struct attn_args *next; /* what this worker will call with next, to ask for its keys in time, or NULL */
 };
 
-/* Bytes from block 0 to the block of position p. */
-static inline size_t attn_block(const struct attn_args *a, int64_t p)
+/* Bytes to the tile that holds position p. */
+static inline size_t attn_tile_at(const struct attn_args *a, int64_t p)
 {
     uint32_t block = (uint32_t)a->block_table[p / a->block_size], run = (uint32_t)a->run_blocks;
-    return block / run * a->run_stride + block % run * a->block_stride;
+    size_t slot = (size_t)(block % run) * (size_t)a->block_size + (size_t)(p % a->block_size);
+    return block / run * a->run_stride + slot / ATTN_TILE * a->tile_stride;
 }
 
 /* Keys [begin, end) of token i of a call. */

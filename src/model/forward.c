@@ -226,8 +226,8 @@ static void heads_finish(const struct pass *p, int layer_idx, int begin, int end
     for (int t = from; t < to; t++) {
         const float *cos = p->ws->cos[layer->type] + (size_t)t * (size_t)d / 2;
         const float *sin = p->ws->sin[layer->type] + (size_t)t * (size_t)d / 2;
-        int64_t slot = p->batch->slot_mapping[t], block = slot / p->kv->block_size;
-        int offset = (int)(slot % p->kv->block_size);
+        int64_t slot = p->batch->slot_mapping[t];
+        int in_tile = (int)(slot % ATTN_TILE);
         for (int i = begin; i < end; i++) {
             float *x = p->ws->qkv + (size_t)t * ld_qkv(c) + (size_t)i * (size_t)d;
             bool is_v = i >= q_heads + kv_heads;
@@ -239,14 +239,14 @@ static void heads_finish(const struct pass *p, int layer_idx, int begin, int end
                 ops->rope(x, cos, sin, d);
             if (i < q_heads)
                 continue;
-            uint8_t *k_to = kv_cache_k(p->kv, layer_idx, block, h), *v_to = kv_cache_v(p->kv, layer_idx, block, h);
+            uint8_t *k_to = kv_cache_k(p->kv, layer_idx, slot, h), *v_to = kv_cache_v(p->kv, layer_idx, slot, h);
             const float *k = is_v ? NULL : x, *v = is_v ? x : NULL;
             if (dtype == DTYPE_I8)
-                ops->kv_write_c8(k_to, v_to, offset, k, v, d, &layer->c8[h]);
+                ops->kv_write_c8(k_to, v_to, in_tile, k, v, d, &layer->c8[h]);
             else
                 (dtype == DTYPE_BF16  ? ops->kv_write_bf16
                  : dtype == DTYPE_F16 ? ops->kv_write_f16
-                                      : ops->kv_write_f32)(k_to, v_to, offset, k, v, d);
+                                      : ops->kv_write_f32)(k_to, v_to, in_tile, k, v, d);
         }
     }
 }
@@ -277,7 +277,7 @@ static struct attn_args attn_task(const struct pass *p, int layer_idx, int i)
         .k = kv_cache_k(p->kv, layer_idx, 0, kv_head),
         .v = kv_cache_v(p->kv, layer_idx, 0, kv_head),
         .run_blocks = p->kv->run_blocks,
-        .block_stride = p->kv->layers[layer_idx].block_bytes,
+        .tile_stride = 2 * p->kv->layers[layer_idx].half_bytes,
         .run_stride = p->kv->layers[layer_idx].run_bytes,
         .c8 = layer->c8 ? &layer->c8[kv_head] : NULL,
     };
@@ -546,8 +546,8 @@ static void count_work(const struct pass *p)
             double window = l->type == LAYER_SLIDING_ATTENTION ? (double)c->sliding_window : INFINITY;
             double pairs = chunk->count * (fmin(first, window) + fmin(last, window)) / 2;
             pr->macs[PROFILE_ATTENTION] += pairs * 2 * c->head_dim * c->num_attention_heads;
-            pr->bytes[PROFILE_ATTENTION] += fmin(last, window + chunk->count - 1) * 2 * (double)kv->block_bytes *
-                                            c->num_key_value_heads / p->kv->block_size;
+            pr->bytes[PROFILE_ATTENTION] +=
+                fmin(last, window + chunk->count - 1) * 2 * (double)kv->half_bytes * c->num_key_value_heads / ATTN_TILE;
         }
     }
 }

@@ -9,9 +9,9 @@
 static struct kv_layer layer_shape(enum dtype dtype, int num_kv_heads, int head_dim, int block_size, int run_blocks)
 {
     struct kv_layer l = {.dtype = dtype};
-    size_t elem = (size_t)dtype_bits(dtype) / 8, tokens = (size_t)block_size;
-    l.block_bytes = tokens * elem * (size_t)(dtype == DTYPE_I8 ? c8_padded_dim(head_dim) : head_dim);
-    l.run_bytes = l.block_bytes * 2 * (size_t)num_kv_heads * (size_t)run_blocks;
+    size_t elem = (size_t)dtype_bits(dtype) / 8;
+    l.half_bytes = ATTN_TILE * elem * (size_t)(dtype == DTYPE_I8 ? c8_padded_dim(head_dim) : head_dim);
+    l.run_bytes = l.half_bytes * 2 * (size_t)num_kv_heads * (size_t)(block_size / ATTN_TILE) * (size_t)run_blocks;
     return l;
 }
 

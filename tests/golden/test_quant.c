@@ -37,11 +37,11 @@ static int by_value(const void *a, const void *b)
 /* The integer that layer 0's cache holds for a channel of a token. */
 static int cached(const struct rig *rig, const struct seq *s, bool v, int token, int channel)
 {
-    int d = rig->kv.head_dim, head = channel / d, i = channel % d, t = token % BLOCK_SIZE;
-    int64_t block = s->blocks[token / BLOCK_SIZE];
+    int d = rig->kv.head_dim, head = channel / d, i = channel % d, t = token % ATTN_TILE;
+    int64_t slot = s->blocks[token / BLOCK_SIZE] * BLOCK_SIZE + token % BLOCK_SIZE;
     if (v)
-        return ((const int8_t *)kv_cache_v(&rig->kv, 0, block, head))[(t / 4 * d + i) * 4 + t % 4];
-    return kv_cache_k(&rig->kv, 0, block, head)[(i / 4 * ATTN_TILE + t) * 4 + i % 4] - 128;
+        return ((const int8_t *)kv_cache_v(&rig->kv, 0, slot, head))[(t / 4 * d + i) * 4 + t % 4];
+    return kv_cache_k(&rig->kv, 0, slot, head)[(i / 4 * ATTN_TILE + t) * 4 + i % 4] - 128;
 }
 
 /* At most one entry in 1,000 may differ, by 1: a value that lies on the border between two integers. */
@@ -122,8 +122,9 @@ static uint8_t *cache_bytes(const struct rig *rig, int len, int first, int step,
         for (int h = 0; h < rig->kv.num_kv_heads && rig->kv.layers[l].dtype == DTYPE_I8; h++)
             for (int p = 0; p < len; p++) {
                 int64_t block = (first + p / BLOCK_SIZE * step) & (NUM_BLOCKS - 1);
-                const uint8_t *k = kv_cache_k(&rig->kv, l, block, h), *v = kv_cache_v(&rig->kv, l, block, h);
-                int t = p % BLOCK_SIZE;
+                int64_t slot = block * BLOCK_SIZE + p % BLOCK_SIZE;
+                const uint8_t *k = kv_cache_k(&rig->kv, l, slot, h), *v = kv_cache_v(&rig->kv, l, slot, h);
+                int t = p % ATTN_TILE;
                 for (int i = 0; i < d; i++) {
                     buf_putc(&out, (char)k[(i / 4 * ATTN_TILE + t) * 4 + i % 4]);
                     buf_putc(&out, (char)v[(t / 4 * d + i) * 4 + t % 4]);

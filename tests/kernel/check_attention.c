@@ -31,22 +31,22 @@ static struct cache_type type_of(const struct kernel_ops *ops, enum cache_kind k
     }
 }
 
-/* One KV head's part of a cache, among others': two heads in runs of blocks, ours the second, so that the last block
- * of V ends where the memory does. */
+/* One KV head's part of a cache, among others': two heads in runs of blocks, ours the second, so that the last V ends
+ * where the memory does. */
 struct layout {
     int block_size, num_blocks, run_blocks, d;
-    size_t block_stride, run_stride, bytes;
-    int32_t table[80]; /* 2,000 keys in blocks of 32, and a run */
+    size_t half_bytes, run_stride, bytes; /* of K or V in a tile; of a run */
+    int32_t table[80];                    /* 2,000 keys in blocks of 32, and a run */
 };
 
 static struct layout layout_of(struct check *c, enum cache_kind kind, int d, int num_keys)
 {
     struct layout l = {.block_size = check_pick(c, 0, 1) ? 32 : 64, .d = d};
-    size_t elem = type_of(c->ref, kind).elem, tokens = (size_t)l.block_size;
+    size_t elem = type_of(c->ref, kind).elem;
     l.run_blocks = check_pick(c, 1, 9);
     l.num_blocks = (num_keys / l.block_size + l.run_blocks) / l.run_blocks * l.run_blocks;
-    l.block_stride = tokens * elem * (size_t)(kind == CACHE_C8 ? c8_padded_dim(d) : d);
-    l.run_stride = 2 * 2 * (size_t)l.run_blocks * l.block_stride;
+    l.half_bytes = ATTN_TILE * elem * (size_t)(kind == CACHE_C8 ? c8_padded_dim(d) : d);
+    l.run_stride = 2 * 2 * (size_t)(l.run_blocks * l.block_size / ATTN_TILE) * l.half_bytes;
     l.bytes = (size_t)(l.num_blocks / l.run_blocks) * l.run_stride;
     for (int i = 0; i < l.num_blocks; i++) /* the first is the last in memory, the others in any order */
         l.table[i] = l.num_blocks - 1 - i;
@@ -59,17 +59,18 @@ static struct layout layout_of(struct check *c, enum cache_kind kind, int d, int
     return l;
 }
 
-/* Where K of the second head begins in a run, or V. */
-static uint8_t *head_of(const struct layout *l, const struct area *cache, bool v)
+/* Where K of the second head begins in the first run. */
+static uint8_t *head_of(const struct layout *l, const struct area *cache)
 {
-    return (uint8_t *)cache->p + (size_t)((2 + v) * l->run_blocks) * l->block_stride;
+    return (uint8_t *)cache->p + l->run_stride / 2;
 }
 
-static uint8_t *block_of(const struct layout *l, const struct area *cache, bool v, int position)
+/* K of the tile that holds a position. V follows it. */
+static uint8_t *tile_of(const struct layout *l, const struct area *cache, int position)
 {
     int block = l->table[position / l->block_size];
-    return head_of(l, cache, v) + (size_t)(block / l->run_blocks) * l->run_stride +
-           (size_t)(block % l->run_blocks) * l->block_stride;
+    int tile = (block % l->run_blocks * l->block_size + position % l->block_size) / ATTN_TILE;
+    return head_of(l, cache) + (size_t)(block / l->run_blocks) * l->run_stride + (size_t)tile * 2 * l->half_bytes;
 }
 
 /* Scales from the range of the values; symmetric or not. */
@@ -104,15 +105,15 @@ static void fill_cache(const struct kernel_ops *ops, const struct cache_type *ty
                        const struct c8_scales *scales, bool separately)
 {
     for (int t = 0; t < num_keys; t++) {
-        uint8_t *kb = block_of(l, cache, false, t), *vb = block_of(l, cache, true, t);
+        uint8_t *k_tile = tile_of(l, cache, t), *v_tile = k_tile + l->half_bytes;
         const float *kt = (const float *)k->p + (size_t)t * (size_t)l->d;
         const float *vt = (const float *)v->p + (size_t)t * (size_t)l->d;
         for (int half = 0; half < 1 + separately; half++) {
             const float *kx = separately && half ? NULL : kt, *vx = separately && !half ? NULL : vt;
             if (type->write)
-                type->write(kb, vb, t % l->block_size, kx, vx, l->d);
+                type->write(k_tile, v_tile, t % ATTN_TILE, kx, vx, l->d);
             else
-                ops->kv_write_c8(kb, vb, t % l->block_size, kx, vx, l->d, scales);
+                ops->kv_write_c8(k_tile, v_tile, t % ATTN_TILE, kx, vx, l->d, scales);
         }
     }
 }
@@ -135,7 +136,7 @@ static void check_write(struct check *c, enum cache_kind kind)
             struct c8_scales scales = scales_of(c, &k, &v, num_keys, d, check_pick(c, 0, 1));
             fill_cache(c->ref, &ref, &l, &want, &k, &v, num_keys, &scales, false);
             fill_cache(c->ops, &type, &l, &got, &k, &v, num_keys, &scales, separately);
-            check_same_bytes(c, "cache", &want, &got, l.block_stride);
+            check_same_bytes(c, "cache", &want, &got, l.half_bytes);
         }
 }
 
@@ -179,7 +180,7 @@ static void attend(struct check *c, enum cache_kind kind, const struct attention
     memset(got_cache.p, 0xff, l.bytes);
     fill_cache(c->ref, &ref, &l, &want_cache, &k, &v, a->num_keys, &scales, false);
     fill_cache(c->ops, &type, &l, &got_cache, &k, &v, a->num_keys, &scales, false);
-    check_same_bytes(c, "cache", &want_cache, &got_cache, l.block_stride);
+    check_same_bytes(c, "cache", &want_cache, &got_cache, l.half_bytes);
     size_t out_bytes = ((size_t)(a->tokens - 1) * ldout + width) * 4;
     struct area want = check_area(c, out_bytes), got = check_area(c, out_bytes);
     struct attn_args args = {.out = want.p,
@@ -194,16 +195,16 @@ static void attend(struct check *c, enum cache_kind kind, const struct attention
                              .window = a->window,
                              .block_table = l.table,
                              .block_size = l.block_size,
-                             .k = head_of(&l, &want_cache, false),
-                             .v = head_of(&l, &want_cache, true),
+                             .k = head_of(&l, &want_cache),
+                             .v = head_of(&l, &want_cache) + l.half_bytes,
                              .run_blocks = l.run_blocks,
-                             .block_stride = l.block_stride,
+                             .tile_stride = 2 * l.half_bytes,
                              .run_stride = l.run_stride,
                              .c8 = &scales};
     ref.attend(&args);
     args.out = got.p;
-    args.k = head_of(&l, &got_cache, false);
-    args.v = head_of(&l, &got_cache, true);
+    args.k = head_of(&l, &got_cache);
+    args.v = args.k + l.half_bytes;
     struct attn_args next = args; /* only asked for */
     args.next = check_pick(c, 0, 1) ? &next : NULL;
     type.attend(&args);
@@ -244,8 +245,8 @@ static void check_attention(struct check *c, enum cache_kind kind)
 enum { HEADS = 16, KV_HEADS = 8, DIM = 128, BLOCK = 32 };
 
 struct attention_bench {
-    uint8_t *cache; /* (layers, KV_HEADS, K and V, depth / BLOCK) */
-    size_t block_stride, plane_bytes, layer_bytes;
+    uint8_t *cache; /* (layers, KV_HEADS, depth / ATTN_TILE, K and V) */
+    size_t half_bytes, head_bytes, layer_bytes;
     int layers;
     struct cache_type type;
     const struct kernel_ops *ops;
@@ -255,10 +256,10 @@ struct attention_bench {
     int depth, tokens; /* the last `tokens` of depth positions */
 };
 
-/* K of a head of a layer, its first block. All its blocks lie together, as in a run. */
+/* K of a head of a layer, its first tile. All its blocks lie together, as in a run. */
 static uint8_t *k_of(const struct attention_bench *a, int layer, int kv_head)
 {
-    return a->cache + (size_t)layer * a->layer_bytes + (size_t)kv_head * 2 * a->plane_bytes;
+    return a->cache + (size_t)layer * a->layer_bytes + (size_t)kv_head * a->head_bytes;
 }
 
 static struct attn_args args_of(const struct attention_bench *a, int layer, int kv_head, int first, int tokens)
@@ -276,9 +277,9 @@ static struct attn_args args_of(const struct attention_bench *a, int layer, int 
                               .block_table = a->table,
                               .block_size = BLOCK,
                               .k = k_of(a, layer, kv_head),
-                              .v = k_of(a, layer, kv_head) + a->plane_bytes,
+                              .v = k_of(a, layer, kv_head) + a->half_bytes,
                               .run_blocks = a->depth / BLOCK,
-                              .block_stride = a->block_stride,
+                              .tile_stride = 2 * a->half_bytes,
                               .c8 = &a->scales};
 }
 
@@ -306,12 +307,12 @@ static void write_run(void *arg, int iteration, int worker, int num_workers)
     pool_slice(a->depth, BLOCK, worker, num_workers, &begin, &end);
     for (int t = begin; t < end; t++)
         for (int h = 0; h < KV_HEADS; h++) {
-            uint8_t *k = k_of(a, layer, h) + (size_t)a->table[t / BLOCK] * a->block_stride, *v = k + a->plane_bytes;
+            uint8_t *k = k_of(a, layer, h) + (size_t)(t / ATTN_TILE) * 2 * a->half_bytes, *v = k + a->half_bytes;
             const float *x = a->q + (size_t)(t % a->tokens) * HEADS * DIM + h * DIM;
             if (a->type.write)
-                a->type.write(k, v, t % BLOCK, x, x + KV_HEADS * DIM, DIM);
+                a->type.write(k, v, t % ATTN_TILE, x, x + KV_HEADS * DIM, DIM);
             else
-                a->ops->kv_write_c8(k, v, t % BLOCK, x, x + KV_HEADS * DIM, DIM, &a->scales);
+                a->ops->kv_write_c8(k, v, t % ATTN_TILE, x, x + KV_HEADS * DIM, DIM, &a->scales);
         }
 }
 
@@ -325,9 +326,9 @@ static void attention_bench_open(struct attention_bench *a, const struct kernel_
         inv[i] = 100;
     }
     a->scales = (struct c8_scales){scale, inv, offset, scale, inv, offset};
-    a->block_stride = (size_t)BLOCK * DIM * a->type.elem;
-    a->plane_bytes = (size_t)(depth / BLOCK) * a->block_stride;
-    a->layer_bytes = KV_HEADS * 2 * a->plane_bytes;
+    a->half_bytes = (size_t)ATTN_TILE * DIM * a->type.elem;
+    a->head_bytes = (size_t)(depth / ATTN_TILE) * 2 * a->half_bytes;
+    a->layer_bytes = KV_HEADS * a->head_bytes;
     a->layers = bench_copies(a->layer_bytes);
     a->cache = bench_memory((size_t)a->layers * a->layer_bytes);
     a->table = mem_calloc((size_t)(depth / BLOCK), sizeof(*a->table));

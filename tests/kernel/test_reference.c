@@ -119,7 +119,7 @@ static void quant_dynamic_is_right(void **state)
 static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int kind)
 {
     enum { BS = 64, BLOCKS = 80 };
-    size_t pd = (size_t)c8_padded_dim(d), kb = BS * pd, stride = kb + BS * (size_t)d;
+    size_t kb = ATTN_TILE * (size_t)c8_padded_dim(d), stride = kb + ATTN_TILE * (size_t)d; /* K of a tile, and all */
     int32_t table[BLOCKS];
     for (int i = 0; i < BLOCKS; i++)
         table[i] = (i * 37 + 11) % BLOCKS;
@@ -128,7 +128,7 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
     int64_t window = begin ? end - begin : 0;
     float *qp = floats((size_t)tokens * width), *kp = floats((size_t)(end * d)), *vp = floats((size_t)(end * d));
     float *out = mem_alloc((size_t)tokens * width * sizeof(*out)), *s[6];
-    uint8_t *cache = mem_alloc(BLOCKS * stride);
+    uint8_t *cache = mem_alloc(BLOCKS * BS / ATTN_TILE * stride);
     for (size_t i = 0; i < (size_t)tokens * width; i++)
         qp[i] = ((float)(rnd() % 20001) - 10000) / 5000 * (kind == 0 ? 0.05f : kind == 1 ? 3 : kind == 3 ? 0.5f : 1);
     for (int64_t i = 0; i < end * d; i++) {
@@ -157,10 +157,10 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
             s[kv * 3 + 2][i] = asym ? rintf(-lo / scale) - 128 : 0;
         }
     struct c8_scales scales = {s[0], s[1], s[2], s[3], s[4], s[5]};
-    memset(cache, 0x5a, BLOCKS * stride);
+    memset(cache, 0x5a, BLOCKS * BS / ATTN_TILE * stride);
     for (int64_t t = 0; t < end; t++) {
-        uint8_t *block = cache + (size_t)table[t / BS] * stride;
-        kv_write_c8_ref(block, block + kb, (int)(t % BS), kp + t * d, vp + t * d, d, &scales);
+        uint8_t *tile = cache + (size_t)(table[t / BS] * BS + t % BS) / ATTN_TILE * stride;
+        kv_write_c8_ref(tile, tile + kb, (int)(t % ATTN_TILE), kp + t * d, vp + t * d, d, &scales);
     }
     attn_c8_ref(&(struct attn_args){.out = out,
                                     .ldout = width,
@@ -177,7 +177,7 @@ static void c8_case(int d, int group, int64_t end, int64_t begin, bool asym, int
                                     .k = cache,
                                     .v = cache + kb,
                                     .run_blocks = BLOCKS,
-                                    .block_stride = stride,
+                                    .tile_stride = stride,
                                     .c8 = &scales});
     double *p = malloc((size_t)end * sizeof(*p));
     for (int g = 0; g < tokens * group; g++) {
@@ -266,13 +266,13 @@ static void ref_is_right(void **state)
     /* one attention row in double */
     enum { D = 24, T = 70 };
     float q[D], k[T][D], v[T][D], out[D];
-    static float block[3][2][32 * D];
+    static float tile[3][2][32 * D];
     for (int i = 0; i < D; i++)
         q[i] = rnd_float();
     for (int t = 0; t < T; t++) {
         for (int i = 0; i < D; i++)
             k[t][i] = ((float)(rnd() % 2000) - 1000) / 500, v[t][i] = ((float)(rnd() % 2000) - 1000) / 500;
-        kv_write_f32_ref(block[t / 32][0], block[t / 32][1], t % 32, k[t], v[t], D);
+        kv_write_f32_ref(tile[t / 32][0], tile[t / 32][1], t % 32, k[t], v[t], D);
     }
     int32_t table[3] = {0, 1, 2};
     attn_f32_ref(&(struct attn_args){.out = out,
@@ -285,10 +285,10 @@ static void ref_is_right(void **state)
                                      .window = T - 5,
                                      .block_table = table,
                                      .block_size = 32,
-                                     .k = (uint8_t *)block[0][0],
-                                     .v = (uint8_t *)block[0][1],
+                                     .k = (uint8_t *)tile[0][0],
+                                     .v = (uint8_t *)tile[0][1],
                                      .run_blocks = 3,
-                                     .block_stride = sizeof(block[0])});
+                                     .tile_stride = sizeof(tile[0])});
     double want[D] = {0}, sum = 0;
     for (int t = 5; t < T; t++) {
         double s = 0;

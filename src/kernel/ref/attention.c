@@ -17,10 +17,8 @@
         for (size_t i = 0; i < d; i++)                                                                                 \
             out[i] = 0;                                                                                                \
         for (int64_t t0 = begin / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {                                  \
-            size_t block = attn_block(a, t0);                                                                          \
-            size_t at = (size_t)(t0 % a->block_size) * d; /* elements to the tile, in K and in V */                    \
-            const type *k = (const type *)(a->k + block) + at;                                                         \
-            const type *v = (const type *)(a->v + block) + at;                                                         \
+            const type *k = (const type *)(a->k + attn_tile_at(a, t0));                                                \
+            const type *v = (const type *)(a->v + attn_tile_at(a, t0));                                                \
             int lo = begin > t0 ? (int)(begin - t0) : 0;                                                               \
             int hi = end - t0 < ATTN_TILE ? (int)(end - t0) : ATTN_TILE;                                               \
             float p[ATTN_TILE] = {0}, lane[16], new_max = max;                                                         \

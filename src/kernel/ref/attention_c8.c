@@ -35,12 +35,12 @@ static inline float c8_quant(float x, float inv, float offset)
 }
 
 #ifndef KERNEL_OWN_ROWS
-void KFN(kv_write_c8)(void *k_block, void *v_block, int slot, const float *k, const float *v, int d,
+void KFN(kv_write_c8)(void *k_tile, void *v_tile, int slot, const float *k, const float *v, int d,
                       const struct c8_scales *s)
 {
-    size_t pd = (size_t)c8_padded_dim(d), tile = (size_t)(slot / ATTN_TILE), t = (size_t)(slot % ATTN_TILE);
-    uint8_t *kt = (uint8_t *)k_block + tile * ATTN_TILE * pd;
-    int8_t *vt = (int8_t *)v_block + tile * ATTN_TILE * (size_t)d + t / 4 * 4 * (size_t)d;
+    size_t pd = (size_t)c8_padded_dim(d), t = (size_t)slot;
+    uint8_t *kt = k_tile;
+    int8_t *vt = (int8_t *)v_tile + t / 4 * 4 * (size_t)d;
     for (size_t i = 0; v && i < (size_t)d; i++)
         vt[i * 4 + t % 4] = (int8_t)c8_quant(v[i], s->v_inv[i], s->v_offset[i]);
     for (size_t i = 0; k && i < (size_t)d; i++)
@@ -98,9 +98,8 @@ static inline void c8_row(const struct attn_args *a, int token, int g)
     for (size_t i = 0; i < d; i++)
         out[i] = 0;
     for (int64_t t0 = begin / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {
-        size_t block = attn_block(a, t0);
-        const uint8_t *k = a->k + block + (size_t)(t0 % a->block_size) * pd;
-        const int8_t *v = (const int8_t *)a->v + block + (size_t)(t0 % a->block_size) * d;
+        const uint8_t *k = a->k + attn_tile_at(a, t0);
+        const int8_t *v = (const int8_t *)a->v + attn_tile_at(a, t0);
         int lo = begin > t0 ? (int)(begin - t0) : 0;
         int hi = end - t0 < ATTN_TILE ? (int)(end - t0) : ATTN_TILE;
         int32_t dot[ATTN_TILE] = {0}, p[ATTN_TILE] = {0}, p_sum = 0, tile_max = INT32_MIN;

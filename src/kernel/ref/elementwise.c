@@ -49,10 +49,9 @@ void KFN(add)(float *y, const float *x, int n)
 
 /* K of a tile is (d, ATTN_TILE): one vector load holds one channel of many keys. V is (token, d). */
 #define KV_WRITE(name, type, convert)                                                                                  \
-    void KFN(name)(void *k_block, void *v_block, int slot, const float *k, const float *v, int d)                      \
+    void KFN(name)(void *k_tile, void *v_tile, int slot, const float *k, const float *v, int d)                        \
     {                                                                                                                  \
-        type *kt = (type *)k_block + (size_t)(slot / ATTN_TILE) * ATTN_TILE * (size_t)d + slot % ATTN_TILE;            \
-        type *vt = (type *)v_block + (size_t)slot * (size_t)d;                                                         \
+        type *kt = (type *)k_tile + slot, *vt = (type *)v_tile + (size_t)slot * (size_t)d;                             \
         for (int i = 0; k && i < d; i++)                                                                               \
             kt[(size_t)i * ATTN_TILE] = convert(k[i]);                                                                 \
         for (int i = 0; v && i < d; i++)                                                                               \

@@ -5,7 +5,7 @@
  *     Q_pack(to, q)       four channels of q, (4) int32, to eight bytes: four for each part or plane
  *     P_pack(to, p)       16 lanes of bytes, as they go into dots: four bytes for each four and part
  *     C8_NV               16-lane groups of channels at once in p.V */
-#include "kernel/simd/math.h"
+#include "kernel/simd/fetch.h"
 
 /* A compiler that kept the bytes from part to part would lack the registers. */
 #if PARTS > 1
@@ -97,13 +97,6 @@ static void c8_finish(const struct c8_rows *s, const struct attn_args *a, int r)
         out[i] = ((sums[i] + low[i] + 0.0f) * inv - offset[i]) * scale[i];
 }
 
-/* Read once, so it need not stay. */
-ALWAYS_INLINE void c8_fetch(const void *p, int bytes)
-{
-    for (int i = 0; i < bytes; i += 64)
-        __builtin_prefetch((const uint8_t *)p + i, 0, 0);
-}
-
 /* Dots of mr rows with a tile, or with its parts (wide). ahead: bytes from here to the K that is fetched meanwhile, or
  * 0. */
 ALWAYS_INLINE void c8_dots(int mr, bool wide, struct c8_rows *s, int r0, const uint8_t *k_tile, int pd, ptrdiff_t ahead)
@@ -126,7 +119,7 @@ ALWAYS_INLINE void c8_dots(int mr, bool wide, struct c8_rows *s, int r0, const u
         NO_UNROLL
         for (int i = 0; i < pd; i += 4, k += step, q += mr * 8) {
             if (ahead)
-                c8_fetch(k + ahead, nk * VL * 4);
+                fetch_once(k + ahead, nk * VL * 4);
             UNROLL
             for (int part = 0; part < PARTS; part++) {
                 I kv[2 * LV];
@@ -276,7 +269,7 @@ ALWAYS_INLINE void c8_pass(int mr, int nv, bool wide, I (*acc)[2 * C8_NV * LV], 
     NO_UNROLL
     for (const uint8_t *end = p + ATTN_TILE * PARTS; p < end; p += 4 * PARTS, v += wide ? 0 : ldv) {
         if (fetch) {
-            c8_fetch(fetch, nv * VL * 4);
+            fetch_once(fetch, nv * VL * 4);
             fetch += nv * VL * 4;
         }
         UNROLL
@@ -433,9 +426,9 @@ static void c8_prepare_values(struct c8_rows *s, const int8_t *v, int d, bool wi
 /* K and V of the tile at t0. */
 ALWAYS_INLINE void c8_tile_at(const struct attn_args *a, int64_t t0, const uint8_t *ret_kv[2])
 {
-    size_t block = attn_block(a, t0), at = (size_t)(t0 % a->block_size);
-    ret_kv[0] = a->k + block + at * (size_t)c8_padded_dim(a->d);
-    ret_kv[1] = a->v + block + at * (size_t)a->d;
+    size_t at = attn_tile_at(a, t0);
+    ret_kv[0] = a->k + at;
+    ret_kv[1] = a->v + at;
 }
 
 /* Low planes of fine rows in [begin, end), and what out_low was before. Returns how many there are. */

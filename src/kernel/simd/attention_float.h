@@ -18,7 +18,7 @@ struct attn_rows {
 struct attn_tile {
     const uint8_t *k, *v;
     size_t d;
-    ptrdiff_t ahead; /* bytes from it to the tile that follows, in K as in V; 0: nothing to fetch */
+    const uint8_t *next_k; /* what is fetched while V is read, as V is while K is: it follows in memory */
 };
 
 /* Vectors at once for mr rows. */
@@ -26,12 +26,6 @@ ALWAYS_INLINE int attn_vectors(int mr)
 {
     int nv = ATTN_ACC / mr;
     return nv >= MAX_NV ? MAX_NV : nv >= 4 ? 4 : nv >= 2 ? 2 : 1;
-}
-
-ALWAYS_INLINE void attn_fetch(const uint8_t *p, int bytes)
-{
-    for (int i = 0; i < bytes; i += 64)
-        __builtin_prefetch(p + i);
 }
 
 /* Dots of mr rows with a tile, one chain over the channels each. */
@@ -42,7 +36,7 @@ ALWAYS_INLINE void attn_dots(int mr, enum elem elem, struct attn_rows *s, int r0
         V acc[ATTN_MR][MAX_NV];
         const uint8_t *k = tile->k + (size_t)t * elem_size(elem);
         const float *q = s->q + (size_t)r0 * tile->d, *end = q + (size_t)mr * tile->d;
-        ptrdiff_t ahead = tile->ahead;
+        ptrdiff_t to_v = tile->v - tile->k;
         UNROLL
         for (int r = 0; r < mr; r++) {
             UNROLL
@@ -52,7 +46,7 @@ ALWAYS_INLINE void attn_dots(int mr, enum elem elem, struct attn_rows *s, int r0
         NO_UNROLL
         for (; q < end; q += mr, k += row_bytes) {
             if (t == 0)
-                attn_fetch(k + ahead, row_bytes);
+                fetch_once(k + to_v, row_bytes);
             outer_step(mr, nv, elem, acc, q, 1, k);
         }
         UNROLL
@@ -70,9 +64,10 @@ struct attn_keys {
     const float *correction; /* (mr) */
 };
 
-/* Adds p.v for nv vectors of channels from i on to mr rows; v is key 0, whose rows are ldv bytes apart. */
+/* Adds p.v for nv vectors of channels from i on to mr rows; v is key 0, whose rows are ldv bytes apart. fetch: what is
+ * fetched meanwhile, as much as is read. */
 ALWAYS_INLINE void attn_values_at(int mr, int nv, enum elem elem, struct attn_rows *s, int r0, struct attn_keys keys,
-                                  const uint8_t *v, size_t ldv, int i, ptrdiff_t ahead)
+                                  const uint8_t *v, size_t ldv, int i, const uint8_t *fetch)
 {
     V acc[ATTN_MR][MAX_NV];
     float *out = s->out + (size_t)r0 * (size_t)s->ld + i;
@@ -85,8 +80,8 @@ ALWAYS_INLINE void attn_values_at(int mr, int nv, enum elem elem, struct attn_ro
     const float *p = s->p[r0] + keys.from, *end = s->p[r0] + keys.to;
     v += (size_t)keys.from * ldv;
     NO_UNROLL
-    for (; p < end; p++, v += ldv) {
-        attn_fetch(v + ahead, nv * VL * (int)elem_size(elem));
+    for (; p < end; p++, v += ldv, fetch += nv * VL * (int)elem_size(elem)) {
+        fetch_once(fetch, nv * VL * (int)elem_size(elem));
         outer_step(mr, nv, elem, acc, p, ATTN_TILE, v);
     }
     UNROLL
@@ -104,11 +99,13 @@ ALWAYS_INLINE void attn_values(int mr, enum elem elem, struct attn_rows *s, int 
     size_t bytes = elem_size(elem), ldv = tile->d * bytes;
     int i = 0;
     for (; i + nv * VL <= d; i += nv * VL)
-        attn_values_at(mr, nv, elem, s, r0, keys, tile->v + (size_t)i * bytes, ldv, i, tile->ahead);
+        attn_values_at(mr, nv, elem, s, r0, keys, tile->v + (size_t)i * bytes, ldv, i,
+                       tile->next_k + i * ATTN_TILE * bytes);
     for (; i + VL <= d; i += VL)
-        attn_values_at(mr, 1, elem, s, r0, keys, tile->v + (size_t)i * bytes, ldv, i, tile->ahead);
+        attn_values_at(mr, 1, elem, s, r0, keys, tile->v + (size_t)i * bytes, ldv, i,
+                       tile->next_k + i * ATTN_TILE * bytes);
     if (i < d)
-        attn_values_at(mr, 1, ELEM_F32, s, r0, keys, (const uint8_t *)s->v_tail, sizeof(s->v_tail[0]), i, 0);
+        attn_values_at(mr, 1, ELEM_F32, s, r0, keys, (const uint8_t *)s->v_tail, sizeof(s->v_tail[0]), i, tile->next_k);
 }
 
 /* One function for each number of rows. */
@@ -292,11 +289,6 @@ static void attn_tile_join(enum elem elem, struct attn_rows *s, const struct att
     }
 }
 
-static size_t attn_tile_at(enum elem elem, const struct attn_args *a, int64_t t0)
-{
-    return attn_block(a, t0) + (size_t)(t0 % a->block_size) * (size_t)a->d * elem_size(elem);
-}
-
 static void attn_rows_init(struct attn_rows *s, const struct attn_args *a)
 {
     size_t d = (size_t)a->d;
@@ -323,9 +315,9 @@ ALWAYS_INLINE void attn(enum elem elem, const struct attn_args *a)
     struct attn_rows s; /* large, but only what the call's rows and dimension need of it is touched */
     attn_rows_init(&s, a);
     int64_t end = attn_end(a, a->tokens - 1), t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE;
-    for (size_t at = attn_tile_at(elem, a, t0), next; t0 < end; t0 += ATTN_TILE, at = next) {
-        next = t0 + ATTN_TILE < end ? attn_tile_at(elem, a, t0 + ATTN_TILE) : at;
-        struct attn_tile tile = {a->k + at, a->v + at, (size_t)a->d, (ptrdiff_t)(next - at)};
+    for (size_t at = attn_tile_at(a, t0), next; t0 < end; t0 += ATTN_TILE, at = next) {
+        next = t0 + ATTN_TILE < end ? attn_tile_at(a, t0 + ATTN_TILE) : at;
+        struct attn_tile tile = {a->k + at, a->v + at, (size_t)a->d, a->k + next};
         int from = 0, to = a->tokens; /* tokens that see any of the tile */
         while (attn_end(a, from) <= t0)
             from++;

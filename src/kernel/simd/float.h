@@ -1,7 +1,7 @@
 /* The float kernels of one tier, written once over a vector type; the file that includes this defines the macros of its
  * tier (V, VL, V_*) and KFN, and is compiled with its flags. Vectors run over output columns, keys or channels, never
  * along a reduction, so every output is the chain that ref/ writes down. */
-#include "kernel/simd/math.h"
+#include "kernel/simd/fetch.h"
 
 #define NV (GEMM_NR / VL) /* vectors of a panel row, and of a tile of keys */
 #define MAX_NV 8          /* most vectors at once */

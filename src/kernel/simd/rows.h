@@ -103,13 +103,11 @@ ALWAYS_INLINE void c8_quant_lanes(uint8_t *to, const float *x, const float *inv,
     low_bytes(to, q);
 }
 
-void KFN(kv_write_c8)(void *k_block, void *v_block, int slot, const float *k, const float *v, int d,
+void KFN(kv_write_c8)(void *k_tile, void *v_tile, int slot, const float *k, const float *v, int d,
                       const struct c8_scales *s)
 {
-    size_t len = (size_t)d, pd = (size_t)c8_padded_dim(d), tile = (size_t)(slot / ATTN_TILE),
-           t = (size_t)(slot % ATTN_TILE), i = 0;
-    uint8_t *kt = (uint8_t *)k_block + tile * ATTN_TILE * pd + t * 4, q[LANES];
-    uint8_t *vt = (uint8_t *)v_block + tile * ATTN_TILE * len + t / 4 * 4 * len + t % 4;
+    size_t len = (size_t)d, pd = (size_t)c8_padded_dim(d), t = (size_t)slot, i = 0;
+    uint8_t *kt = (uint8_t *)k_tile + t * 4, *vt = (uint8_t *)v_tile + t / 4 * 4 * len + t % 4, q[LANES];
     for (; v && i + LANES <= len; i += LANES) {
         c8_quant_lanes(q, v + i, s->v_inv + i, s->v_offset + i, 0);
         for (size_t c = 0; c < LANES; c++)

@@ -93,13 +93,12 @@ ALWAYS_INLINE __m512i c8_quant_ps(const float *x, const float *inv, const float 
     return _mm512_cvtps_epi32(_mm512_min_ps(q, _mm512_set1_ps(127.0f)));
 }
 
-void KFN(kv_write_c8)(void *k_block, void *v_block, int slot, const float *k, const float *v, int d,
+void KFN(kv_write_c8)(void *k_tile, void *v_tile, int slot, const float *k, const float *v, int d,
                       const struct c8_scales *s)
 {
-    size_t len = (size_t)d, pd = (size_t)c8_padded_dim(d), tile = (size_t)(slot / ATTN_TILE),
-           t = (size_t)(slot % ATTN_TILE);
-    uint8_t *kt = (uint8_t *)k_block + tile * ATTN_TILE * pd + t * 4;
-    int8_t *vt = (int8_t *)v_block + tile * ATTN_TILE * len + t / 4 * 4 * len;
+    size_t len = (size_t)d, pd = (size_t)c8_padded_dim(d), t = (size_t)slot;
+    uint8_t *kt = (uint8_t *)k_tile + t * 4;
+    int8_t *vt = (int8_t *)v_tile + t / 4 * 4 * len;
     __mmask64 byte = 0x1111111111111111ull << (t % 4); /* of each four, this token's */
     __m128i shift = _mm_cvtsi32_si128((int)(t % 4) * 8);
     for (size_t i = 0; k && i < len; i += 16) {

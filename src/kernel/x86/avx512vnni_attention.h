@@ -111,8 +111,10 @@ ALWAYS_INLINE void c8_dots(int mr, bool all, struct c8_rows *s, int r0, int at, 
     for (int i = 0; i < pd; i += 4, k += 4 * ATTN_TILE, q += mr * 8) {
         __m512i k0 = _mm512_loadu_si512(k), k1 = _mm512_loadu_si512(k + 64);
         if (fetch) {
-            ask_for(fetch + i * ATTN_TILE, once);
-            ask_for(fetch + i * ATTN_TILE + 64, once);
+            if (once)
+                fetch_once(fetch + i * ATTN_TILE, 128);
+            else
+                fetch_lines(fetch + i * ATTN_TILE, 128);
         }
         UNROLL
         for (int r = 0; r < mr; r++) {
@@ -477,11 +479,11 @@ ALWAYS_INLINE void c8_line(int mr, int nv, struct c8_rows *s, bool low, int r0, 
         UNROLL
         for (int r = 0; r < mr; r++)
             pv[r] = broadcast4(p + r * ATTN_TILE);
+        if (fetch)
+            fetch_once(fetch + (v - s->tile[0].v), nv * 64);
         UNROLL
         for (int u = 0; u < nv; u++) {
             __m512i vv = nv == 1 ? _mm512_maskz_loadu_epi32(m, v) : _mm512_loadu_si512(v + u * 64);
-            if (fetch)
-                ask_for(fetch + (v - s->tile[0].v) + u * 64, true);
             UNROLL
             for (int r = 0; r < mr; r++)
                 DPBUSD(acc[r][u], pv[r], vv);
@@ -585,12 +587,12 @@ static c8_values_fn *const c8_values_of[] = {NULL, c8_values_1, c8_values_2, c8_
 
 ALWAYS_INLINE const uint8_t *c8_k_at(const struct attn_args *a, int64_t t0)
 {
-    return a->k + attn_block(a, t0) + (size_t)(t0 % a->block_size) * (size_t)c8_padded_dim(a->d);
+    return a->k + attn_tile_at(a, t0);
 }
 
 ALWAYS_INLINE const int8_t *c8_v_at(const struct attn_args *a, int64_t t0)
 {
-    return (const int8_t *)a->v + attn_block(a, t0) + (size_t)(t0 % a->block_size) * (size_t)a->d;
+    return (const int8_t *)a->v + attn_tile_at(a, t0);
 }
 
 ALWAYS_INLINE int64_t c8_first_tile(const struct attn_args *a)
@@ -737,9 +739,9 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.max, 0, sizeof(s.max));
     int64_t begin = c8_first_tile(a), end = attn_end(a, a->tokens - 1);
     int strip = s.rows > C8_FEW ? C8_STRIP : 1;
-    for (int i = 0; i < ATTN_TILE * a->d && strip == 1; i += 64) { /* the first tile, while q is looked at */
-        ask_for(c8_k_at(a, begin) + i, true);
-        ask_for(c8_v_at(a, begin) + i, true);
+    if (strip == 1) { /* the first tile, while q is looked at */
+        fetch_once(c8_k_at(a, begin), ATTN_TILE * c8_padded_dim(a->d));
+        fetch_once(c8_v_at(a, begin), ATTN_TILE * a->d);
     }
     c8_queries(&s, a);
     for (int i = 0; i < C8_STRIP; i++)

@@ -45,10 +45,10 @@ ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, c
         acc[r][0] = acc[r][1] = _mm512_setzero_si512();
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
         __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
-        if (ask != ASK_NOTHING)
-            ask_for(ahead, ask == ASK_ONCE);
         if (ask == ASK_ONCE)
-            ask_for(ahead + 64, true);
+            fetch_once(ahead, 128);
+        else if (ask == ASK_HALF)
+            fetch_lines(ahead, 64);
         ahead += ask == ASK_ONCE ? 128 : 64;
         if (!nibbles) {
             i8_step(mr, acc, triple, ldx, w0, w1);
@@ -169,7 +169,7 @@ static i8_rows_fn *const i8_rows[] = {NULL,      i8_rows_1, i8_rows_2, i8_rows_3
 static i8_rows_fn *const i4_rows[] = {NULL,      i4_rows_1, i4_rows_2, i4_rows_3,  i4_rows_4,  i4_rows_5, i4_rows_6,
                                       i4_rows_7, i4_rows_8, i4_rows_9, i4_rows_10, i4_rows_11, i4_rows_12};
 
-#define I8_ONCE_AHEAD 8192         /* bytes ahead of one use, enough for memory and few enough for L1 */
+#define I8_ONCE_AHEAD 4096         /* bytes ahead of one use, enough for memory and few enough for L1 */
 #define I8_BLOCK_ROWS 264          /* of x that stay in L2 while the panels go by, */
 #define I8_BLOCK_BYTES (840 << 10) /* as long as they have no more */
 
