@@ -45,10 +45,12 @@ ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, c
         acc[r][0] = acc[r][1] = _mm512_setzero_si512();
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
         __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
-        if (ask == ASK_ONCE)
-            fetch_once(ahead, 128);
-        else if (ask == ASK_HALF)
-            fetch_lines(ahead, 64);
+        if (ask == ASK_ONCE) { /* as two instructions read the weights */
+            _mm_prefetch(ahead, _MM_HINT_NTA);
+            _mm_prefetch(ahead + 64, _MM_HINT_NTA);
+        } else if (ask == ASK_HALF) {
+            _mm_prefetch(ahead, _MM_HINT_T0);
+        }
         ahead += ask == ASK_ONCE ? 128 : 64;
         if (!nibbles) {
             i8_step(mr, acc, triple, ldx, w0, w1);
