@@ -17,9 +17,8 @@
 #include <unistd.h>
 
 #define SPINS 4000
-#define TURN_PIECES 5 /* of a worker's slice */
 
-/* How many pieces of a worker's slice have been taken: the phase it is about, and their number. */
+/* How many items of a worker's slice have been taken: the phase it is about, and their number. */
 struct taken {
     _Alignas(64) _Atomic uint64_t count;
 };
@@ -156,14 +155,12 @@ void pool_run(struct pool *pool, pool_fn *fn, void *arg)
 static void turn_of(struct pool_turn *turn, int victim)
 {
     turn->victim = victim;
-    pool_slice(turn->n, turn->grain, victim, turn->pool->num_workers, &turn->begin, &turn->end);
-    int pieces = (turn->end - turn->begin) / turn->grain / TURN_PIECES;
-    turn->piece = (pieces < 1 ? 1 : pieces > turn->most ? turn->most : pieces) * turn->grain;
+    pool_slice(turn->n, 1, victim, turn->pool->num_workers, &turn->begin, &turn->end);
 }
 
-void pool_turn_begin(struct pool_turn *turn, struct pool *pool, int worker, int n, int grain, int most)
+void pool_turn_begin(struct pool_turn *turn, struct pool *pool, int worker, int n, int most)
 {
-    *turn = (struct pool_turn){.pool = pool, .worker = worker, .n = n, .grain = grain, .most = most};
+    *turn = (struct pool_turn){.pool = pool, .worker = worker, .n = n, .most = most};
     turn->phase = atomic_load_explicit(&pool->phase, memory_order_relaxed);
     turn_of(turn, worker);
 }
@@ -172,16 +169,16 @@ void pool_turn_begin(struct pool_turn *turn, struct pool *pool, int worker, int 
 static bool turn_take(struct pool_turn *turn, int *ret_begin, int *ret_end)
 {
     _Atomic uint64_t *count = &turn->pool->taken[turn->victim].count;
-    uint64_t old = atomic_load_explicit(count, memory_order_relaxed), taken, at;
+    uint64_t old = atomic_load_explicit(count, memory_order_relaxed), next;
     do {
-        taken = old >> 32 == turn->phase ? (uint32_t)old : 0; /* nobody has begun on it */
-        at = (uint64_t)turn->begin + taken * (uint64_t)turn->piece;
-        if (at >= (uint64_t)turn->end)
+        uint32_t taken = old >> 32 == turn->phase ? (uint32_t)old : 0; /* nobody has begun on it */
+        int left = turn->end - turn->begin - (int)taken;
+        if (left <= 0)
             return false;
-    } while (!atomic_compare_exchange_weak_explicit(count, &old, (uint64_t)turn->phase << 32 | (taken + 1),
-                                                    memory_order_relaxed, memory_order_relaxed));
-    *ret_begin = (int)at;
-    *ret_end = turn->end - *ret_begin < turn->piece ? turn->end : *ret_begin + turn->piece;
+        *ret_begin = turn->end - left;
+        *ret_end = *ret_begin + MIN(MAX(left / 2, 1), turn->most);
+        next = (uint64_t)turn->phase << 32 | (uint32_t)(*ret_end - turn->begin);
+    } while (!atomic_compare_exchange_weak_explicit(count, &old, next, memory_order_relaxed, memory_order_relaxed));
     return true;
 }
 

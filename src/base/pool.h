@@ -31,16 +31,16 @@ static inline void pool_slice(int n, int grain, int worker, int num_workers, int
 }
 
 /* Shares out n items between two barriers: a worker takes its own slice, piece by piece, and then pieces of those who
- * are behind, because a core is slower, or has other work as well. A piece is at most `most` grains. Which worker an
- * item goes to is up to chance. Inside fn, by every worker with the same numbers, at most once between two barriers. */
+ * are behind, because a core is slower, or has other work as well. A piece is half of what is left of a slice, at most
+ * `most` items. Which worker an item goes to is up to chance. Inside fn, by every worker with the same numbers, at most
+ * once between two barriers. */
 struct pool_turn {
     struct pool *pool;
-    int worker, n, grain, most;
-    int victim; /* whose slice is taken from */
-    int begin, end, piece;
+    int worker, n, most;
+    int victim, begin, end; /* whose slice is taken from, and the slice */
     uint32_t phase;
 };
-void pool_turn_begin(struct pool_turn *turn, struct pool *pool, int worker, int n, int grain, int most);
+void pool_turn_begin(struct pool_turn *turn, struct pool *pool, int worker, int n, int most);
 /* The next piece; false when nothing is left. */
 bool pool_turn_next(struct pool_turn *turn, int *ret_begin, int *ret_end);
 

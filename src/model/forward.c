@@ -360,7 +360,7 @@ static void columns(const struct part *w, const struct linear *set, int count, f
     struct linear_input in = linear_input_from(&w->rows->in, from);
     struct pool_turn turn;
     int begin, end;
-    pool_turn_begin(&turn, w->p->m->pool, w->worker, linear_set_panels(set, count), 1, MOST_PANELS);
+    pool_turn_begin(&turn, w->p->m->pool, w->worker, linear_set_panels(set, count), MOST_PANELS);
     while (pool_turn_next(&turn, &begin, &end))
         linear_forward(w->p->m->ops, set, count, y, ldy, x, ldx, &in, to - from, begin, end);
     barrier(w, phase);
@@ -401,7 +401,7 @@ static void qkv(const struct part *w, int layer_idx)
         return;
     }
     struct pool_turn turn;
-    pool_turn_begin(&turn, p->m->pool, w->worker, heads, 1, MOST_PANELS);
+    pool_turn_begin(&turn, p->m->pool, w->worker, heads, MOST_PANELS);
     while (pool_turn_next(&turn, &begin, &end))
         qkv_heads(w, layer_idx, begin, end);
     barrier(w, PROFILE_HEADS);
@@ -414,7 +414,7 @@ static void attention(const struct part *w, int layer_idx)
     int tasks = ws->num_chunks * p->m->config.num_key_value_heads, begin, end;
     tap_rows(w, layer_idx, TAP_QKV, ws->qkv, ld_qkv(&p->m->config));
     struct pool_turn turn;
-    pool_turn_begin(&turn, p->m->pool, w->worker, tasks, 1, 1); /* one by one: they differ in length */
+    pool_turn_begin(&turn, p->m->pool, w->worker, tasks, 1); /* one by one: they differ in length */
     while (pool_turn_next(&turn, &begin, &end)) {
         struct attn_args a = attn_task(p, layer_idx, begin), next;
         if (end < tasks) { /* most likely */
@@ -583,7 +583,7 @@ static void logits_worker(void *arg, int worker, int num_workers)
     quantize_rows(&w, &j->m->lm_head, j->hidden, hidden, 0, j->rows);
     struct pool_turn turn;
     int begin, end;
-    pool_turn_begin(&turn, j->m->pool, worker, linear_set_panels(&j->m->lm_head, 1), 1, MOST_PANELS);
+    pool_turn_begin(&turn, j->m->pool, worker, linear_set_panels(&j->m->lm_head, 1), MOST_PANELS);
     while (pool_turn_next(&turn, &begin, &end))
         linear_forward(j->m->ops, &j->m->lm_head, 1, j->logits, j->ld, j->hidden, hidden, &w.rows->in, j->rows, begin,
                        end);

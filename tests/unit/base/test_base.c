@@ -182,7 +182,7 @@ enum { TURN_ITEMS = 1003, TURN_ROUNDS = 50 };
 struct turns {
     struct pool *pool;
     _Atomic int taken[TURN_ITEMS], sum, torn;
-    int n, grain;
+    int n, most;
 };
 
 /* In the first round worker 0 waits after its first piece until all else is done: others have to do it. */
@@ -192,9 +192,9 @@ static void turns_run(void *arg, int worker, int num_workers)
     for (int round = 0; round < TURN_ROUNDS; round++) {
         struct pool_turn turn;
         int begin, end;
-        pool_turn_begin(&turn, t->pool, worker, t->n, t->grain, 1 + t->n % 32);
+        pool_turn_begin(&turn, t->pool, worker, t->n, t->most);
         while (pool_turn_next(&turn, &begin, &end)) {
-            if (begin >= end || end > t->n || begin % t->grain || end - begin > (1 + t->n % 32) * t->grain)
+            if (begin >= end || end > t->n || end - begin > t->most)
                 atomic_fetch_add(&t->torn, 1);
             for (int i = begin; i < end; i++)
                 atomic_fetch_add(&t->taken[i], 1);
@@ -211,10 +211,10 @@ static void turns_run(void *arg, int worker, int num_workers)
 static void pool_turns(void **state)
 {
     (void)state;
-    static const int shapes[][2] = {{TURN_ITEMS, 1}, {TURN_ITEMS, 4}, {1, 1}, {2, 1}, {0, 1}, {1000, 100}};
+    static const int shapes[][2] = {{TURN_ITEMS, 1}, {TURN_ITEMS, 32}, {1, 1}, {2, 8}, {0, 1}, {1000, 1000}};
     for (int workers = 1; workers <= 5; workers++)
         for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
-            struct turns t = {.pool = pool_new(workers), .n = shapes[s][0], .grain = shapes[s][1]};
+            struct turns t = {.pool = pool_new(workers), .n = shapes[s][0], .most = shapes[s][1]};
             assert_non_null(t.pool);
             pool_run(t.pool, turns_run, &t);
             atomic_store(&t.sum, 0);
