@@ -203,45 +203,56 @@ static bool is_plain(const struct octavo_sampling_params *sp)
 
 /* ---- drawing ---- */
 
-/* Sums run over SCAN_BLOCK candidates, and over these sums: an order that is fixed, and that a CPU can overlap. */
-static double block_sum(const float *p, const int32_t *ids, int32_t n)
+/* Sums run over SCAN_BLOCK candidates, and over these sums: an order that is fixed, and that a CPU can overlap. ids:
+ * the candidates, or NULL for all from 0 on. */
+static double block_sum(const float *p, const int32_t *ids, int32_t begin, int32_t end)
 {
-    double sum = 0;
-    for (int32_t i = 0; i < n; i++)
-        sum += (double)p[ids[i]];
-    return sum;
+    double lane[8] = {0};
+    int32_t i = begin;
+    for (; ids && i < end; i++)
+        lane[0] += (double)p[ids[i]];
+    for (; i + 8 <= end; i += 8)
+        for (int j = 0; j < 8; j++)
+            lane[j] += (double)p[i + j];
+    for (; i < end; i++)
+        lane[0] += (double)p[i];
+    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
 }
 
 static double total_of(const float *p, const int32_t *ids, int32_t n)
 {
     double total = 0;
     for (int32_t i = 0; i < n; i += SCAN_BLOCK)
-        total += block_sum(p, ids + i, MIN(n - i, SCAN_BLOCK));
+        total += block_sum(p, ids, i, MIN(i + SCAN_BLOCK, n));
     return total;
 }
 
-/* The first of ids[0..n) whose running sum of p exceeds u * total. */
+/* The first of n candidates whose running sum of p exceeds u * total, or, for what rounding takes, the last of its
+ * block that has any p. */
 static int32_t draw(const float *p, const int32_t *ids, int32_t n, double total, double u)
 {
-    double sum = 0, want = u * total;
-    for (int32_t i = 0; i < n; i += SCAN_BLOCK) {
-        int32_t end = MIN(i + SCAN_BLOCK, n);
-        double before = sum;
-        sum += block_sum(p, ids + i, end - i);
-        if (sum <= want)
-            continue;
-        double inside = 0;
-        for (int32_t j = i; j < end; j++) {
-            inside += (double)p[ids[j]];
-            if (before + inside > want)
-                return ids[j];
-        }
+    double sum = 0, before = 0, want = u * total;
+    int32_t begin = 0;
+    for (; begin < n; begin += SCAN_BLOCK) {
+        before = sum;
+        sum += block_sum(p, ids, begin, MIN(begin + SCAN_BLOCK, n));
+        if (sum > want)
+            break;
     }
-    return ids[n - 1];
+    int32_t last = 0, end = MIN(begin + SCAN_BLOCK, n);
+    for (int32_t i = begin < n ? begin : 0; i < end; i++) {
+        int32_t id = ids ? ids[i] : i;
+        before += (double)p[id];
+        last = p[id] > 0 ? id : last;
+        if (begin < n && p[id] > 0 && before > want)
+            return id;
+    }
+    return last;
 }
 
-/* The candidates, count of them, are those of z (n) that are at least floor_z. Puts the shortest run of best ones whose
- * probability reaches top_p first into ids, and returns how many; collects and sorts no more than it must. */
+/* The candidates, count of them at most, are those of z (n) that are at least floor_z. Puts the shortest run of best
+ * ones whose probability reaches top_p first into ids, and returns how many; collects and sorts no more than it must.
+ */
 static int32_t nucleus(struct sampler_scratch *scratch, int32_t n, int32_t count, float floor_z, float top_p,
                        double *total)
 {
@@ -250,10 +261,11 @@ static int32_t nucleus(struct sampler_scratch *scratch, int32_t n, int32_t count
     double want = (double)top_p * *total;
     for (int32_t m = MIN(count, 256);; m = m > count / 8 ? count : m * 8) {
         float least = m < count ? fmaxf(floor_z, least_of_best(scratch, n, m)) : floor_z;
-        select_best(z, ids, collect(scratch, z, n, least), m);
-        sort_best(z, ids, m);
+        int32_t found = collect(scratch, z, n, least), best = MIN(found, m);
+        select_best(z, ids, found, best);
+        sort_best(z, ids, best);
         double sum = 0;
-        for (int32_t i = 0; i < m; i++) {
+        for (int32_t i = 0; i < best; i++) {
             sum += (double)scratch->p[ids[i]];
             if (sum >= want) {
                 *total = sum;
@@ -262,7 +274,7 @@ static int32_t nucleus(struct sampler_scratch *scratch, int32_t n, int32_t count
         }
         if (m == count) {
             *total = sum;
-            return count;
+            return best;
         }
     }
 }
@@ -295,7 +307,7 @@ int32_t sampler_sample(const struct sampler *s, struct sampler_scratch *scratch,
         return scan(s, scratch, z, n);
 
     float t = fmaxf(sp->temperature, MIN_TEMPERATURE);
-    for (int32_t i = 0; i < n; i++)
+    for (int32_t i = 0; i < n && t != 1.0f; i++)
         z[i] /= t;
     int32_t best = scan(s, scratch, z, n);
     if (best < 0)
@@ -305,17 +317,20 @@ int32_t sampler_sample(const struct sampler *s, struct sampler_scratch *scratch,
         floor_z = fmaxf(floor_z, fminf(z[best] + (float)det_log((double)sp->min_p), z[best]));
     if (sp->top_k > 0 && sp->top_k < n) /* ties with the k-th stay */
         floor_z = kth_best(scratch, n, sp->top_k, floor_z);
-    int32_t count = collect(scratch, z, n, floor_z);
+    bool all = floor_z == -FLT_MAX; /* the masked have p = 0 */
+    int32_t count = all ? n : collect(scratch, z, n, floor_z);
     if (count > n / SCAN_BLOCK)
         s->ops->exp_sub(p, z, n, z[best]);
     else
         for (int32_t i = 0; i < count; i++)
             s->ops->exp_sub(&p[ids[i]], &z[ids[i]], 1, z[best]);
-    double total = total_of(p, ids, count);
-    if (sp->top_p < 1)
+    double total = total_of(p, all ? NULL : ids, count);
+    if (sp->top_p < 1) {
         count = nucleus(scratch, n, count, floor_z, sp->top_p, &total);
+        all = false;
+    }
     int64_t index = r->num_tokens - r->num_prompt_tokens;
-    return draw(p, ids, count, total, uniform(sp->seed, index));
+    return draw(p, all ? NULL : ids, count, total, uniform(sp->seed, index));
 }
 
 int32_t sampler_logprobs(const struct sampler *s, struct sampler_scratch *scratch, const float *logits, int32_t token,

@@ -140,6 +140,27 @@ static void filters(void **state)
     }
 }
 
+/* What min_tokens masks is never drawn, first, last and among others, whether all are summed or the best come first. */
+static void masked(void **state)
+{
+    (void)state;
+    static const int32_t stop[] = {0, N - 2, N - 1};
+    static const float top_p[] = {1, 0.9999999f};
+    double want[N], sum = 0;
+    for (int i = 0; i < N; i++)
+        sum += want[i] = i == 3 || i == 0 || i >= N - 2 ? 0 : exp((double)logits[i]);
+    for (int i = 0; i < N; i++)
+        want[i] /= sum;
+    int32_t token = 1;
+    struct request r = make(&token, 1, 1);
+    r.sampling.temperature = 1, r.sampling.min_tokens = 1;
+    r.sampling.stop_token_ids = stop, r.sampling.num_stop_token_ids = 3;
+    for (size_t i = 0; i < sizeof(top_p) / sizeof(top_p[0]); i++) {
+        r.sampling.top_p = top_p[i];
+        frequencies(&r, want);
+    }
+}
+
 static void seeds(void **state)
 {
     (void)state;
@@ -343,9 +364,9 @@ static void best_logprobs(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(greedy),   cmocka_unit_test(filters),       cmocka_unit_test(seeds),
-        cmocka_unit_test(logprobs), cmocka_unit_test(not_finite),    cmocka_unit_test(ranges),
-        cmocka_unit_test(sets),     cmocka_unit_test(best_logprobs),
+        cmocka_unit_test(greedy), cmocka_unit_test(filters),  cmocka_unit_test(masked),
+        cmocka_unit_test(seeds),  cmocka_unit_test(logprobs), cmocka_unit_test(not_finite),
+        cmocka_unit_test(ranges), cmocka_unit_test(sets),     cmocka_unit_test(best_logprobs),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
