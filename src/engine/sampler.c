@@ -250,9 +250,8 @@ static int32_t draw(const float *p, const int32_t *ids, int32_t n, double total,
     return last;
 }
 
-/* The candidates, count of them at most, are those of z (n) that are at least floor_z. Puts the shortest run of best
- * ones whose probability reaches top_p first into ids, and returns how many; collects and sorts no more than it must.
- */
+/* The candidates, at most count, are those of z (n) that are at least floor_z. Puts the shortest run of best ones whose
+ * probability reaches top_p first into ids, and returns how many; collects and sorts no more than it must. */
 static int32_t nucleus(struct sampler_scratch *scratch, int32_t n, int32_t count, float floor_z, float top_p,
                        double *total)
 {
