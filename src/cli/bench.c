@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #define POLL_NS 10000000 /* between looks at requests: rarely enough not to be seen in what is measured */
-#define PEAK_SECONDS 0.6 /* for each of the limits */
 
 static atomic_bool stop;
 
@@ -157,24 +156,18 @@ void bench_close(struct bench *b)
     *b = (struct bench){0};
 }
 
-int bench_peak(const struct bench *b, struct machine_peak *ret, struct octavo_error *err)
+int bench_peak(const struct bench *b, double seconds, struct machine_peak *ret, struct octavo_error *err)
 {
     const struct octavo_engine_info *info = octavo_engine_info(b->engine);
-    struct machine_peak found;
     enum cpu_isa isa;
     cpu_isa_parse(info->isa, &isa);
     struct pool *pool = pool_new(info->num_threads);
     if (!pool)
         return error_set_param(err, OCTAVO_ENOMEM, "threads", "cannot start %d compute threads; lower --threads",
                                info->num_threads);
-    int r = machine_peak_measure(pool, isa, PEAK_SECONDS, &found, err);
+    int r = machine_peak_measure(pool, isa, seconds, ret, err);
     pool_free(pool);
-    if (r < 0)
-        return r;
-    ret->int8_macs = MAX(ret->int8_macs, found.int8_macs);
-    ret->f32_macs = MAX(ret->f32_macs, found.f32_macs);
-    ret->read_bytes = MAX(ret->read_bytes, found.read_bytes);
-    return 0;
+    return r;
 }
 
 /* ---- requests ---- */

@@ -43,9 +43,9 @@ int bench_open(struct bench *b, const struct engine_flags *flags, const struct b
                struct octavo_error *err);
 /* Prints what --profile asked for to standard error. Fine on a zeroed struct. */
 void bench_close(struct bench *b);
-/* The machine's limits for this engine's tier and threads, while it idles. Keeps the better of *ret and what is found;
- * zero *ret to start. */
-int bench_peak(const struct bench *b, struct machine_peak *ret, struct octavo_error *err);
+/* The machine's limits for this engine's tier and threads, while it idles; takes about `seconds` for each of the three.
+ */
+int bench_peak(const struct bench *b, double seconds, struct machine_peak *ret, struct octavo_error *err);
 
 /* Whether Ctrl-C has come; a second one ends the program. */
 bool bench_interrupted(void);

@@ -13,7 +13,9 @@
 #define MAX_DEPTHS 64
 #define MAX_KV_DTYPES 4
 #define MAX_REPEAT 1000
-#define ENOUGH_SECONDS 30 /* what has taken so long is not measured again */
+#define ENOUGH_SECONDS 30  /* what has taken so long is not measured again */
+#define FIRST_SECONDS 0.6  /* for each limit, at the start */
+#define BESIDE_SECONDS 0.1 /* and between two repetitions */
 
 struct sweep_flags {
     struct engine_flags engine;
@@ -34,8 +36,8 @@ static const struct option_spec specs[] = {
     {"batch-size", OPTION_INT, AT(batch_size), .metavar = "N", .lo = 1, .hi = 65536,
      .help = "Also decode N streams together, each with a prompt of its own. Default: 1, one stream alone."},
     {"repeat", OPTION_INT, AT(repeat), .metavar = "N", .lo = 1, .hi = MAX_REPEAT,
-     .help = "Times to measure each; the best and the median are shown. What has taken 30 seconds is not measured "
-             "again. Default: 3."},
+     .help = "Times to measure each; the best and the middle one are shown. What has taken 30 seconds is not measured "
+             "again. Default: 5."},
     {"output-json", OPTION_STRING, AT(output_json), .metavar = "FILE",
      .help = "Also write the results as JSON; - is standard output, in place of the table."},
     {"output-svg", OPTION_STRING, AT(output_svg), .metavar = "FILE", .help = "Also draw them, as SVG."},
@@ -45,8 +47,9 @@ static const char intro[] =
     "usage: octavo bench sweep [MODEL] [flags]\n"
     "\n"
     "Shows how fast prompts are read and answers are written as the context grows, for each type of KV\n"
-    "cache, and what share of the machine's limits that is. The limits are measured in the same run,\n"
-    "before and after; a figure is the best of --repeat, with the median beside it.\n"
+    "cache, and what share of the machine's limits that is. The limits are measured between any two\n"
+    "repetitions, for a machine that is shared is not the same all the time. best is the fastest of\n"
+    "--repeat; middle has the median share of what the machine could do just then, and the share is its.\n"
     "\n"
     "  prefill   a prompt of that many tokens, to its first answer token. Share: the multiply-adds of\n"
     "            the linears and of causal attention, per second, of the peak of the type that the\n"
@@ -55,15 +58,23 @@ static const char intro[] =
     "            KV cache that a step has to read, per second, of the memory's bandwidth; or of the peak\n"
     "            of multiply-adds, where many streams come nearer to that.\n"
     "            A small model that stays in the caches can be above it\n"
+    "  GB/s      the bandwidth measured after the middle one's decode\n"
     "\n"
     "  octavo bench sweep ./Qwen3-0.6B-W8A8C8 --depths 128,1024,4096 --output-svg sweep.svg\n"
     "  octavo bench sweep bench/configs/qwen3-0.6b --load-format dummy --quantization w8a8 \\\n"
     "         --batch-size 16 --output-json sweep.json --output-svg sweep.svg\n";
 
-/* Tokens per second, and what a token costs at least. */
-struct figure {
-    double best, median;
+/* One repetition: tokens per second, what a token costs at least, and what the machine could do just then. */
+struct rep {
+    double rate;
     double macs, bytes; /* multiply-adds; bytes to be read, 0 where they are not looked at */
+    struct machine_peak peak;
+    double limit; /* tokens per second */
+};
+
+struct figure {
+    double best;       /* tokens per second */
+    struct rep middle; /* the one with the median share of its limit */
 };
 
 struct point {
@@ -77,8 +88,8 @@ struct sweep {
     int64_t depths[MAX_DEPTHS];
     const char *kv_dtypes[MAX_KV_DTYPES];
     size_t num_depths, num_kv_dtypes;
-    struct machine_peak peak;
-    bool integer; /* what prefill's share is of */
+    struct machine_peak peak; /* the best that was seen */
+    bool integer;             /* what prefill's share is of */
     struct point points[MAX_DEPTHS * MAX_KV_DTYPES];
     size_t num_points;
     json_t *described; /* of the first engine */
@@ -208,9 +219,9 @@ static void tick(void *arg)
     bench_progress_update(&s->progress, s->what, ((double)s->kv_dtype + seconds / s->all) / (double)s->num_kv_dtypes);
 }
 
-static double peak_macs(const struct sweep *s)
+static double peak_macs(const struct sweep *s, const struct machine_peak *peak)
 {
-    return s->integer ? s->peak.int8_macs : s->peak.f32_macs;
+    return s->integer ? peak->int8_macs : peak->f32_macs;
 }
 
 /* What n streams of a depth take an ideal machine, the two parts. */
@@ -220,13 +231,13 @@ static void ideal_seconds(struct sweep *s, int64_t n, int64_t depth)
     double streams = (double)n, tokens = (double)s->flags->decode_tokens;
     s->prefill_tokens = streams * (double)depth;
     s->decode_tokens = streams * tokens;
-    s->prefill_seconds = streams * bench_cost_prefill_macs(c, depth) / peak_macs(s);
+    s->prefill_seconds = streams * bench_cost_prefill_macs(c, depth) / peak_macs(s, &s->peak);
     s->decode_seconds = tokens * (c->weight_bytes + streams * bench_cost_kv_bytes(c, depth)) / s->peak.read_bytes;
 }
 
 /* Decode speed of the streams of a run together, while all of them decode: from the first token of the one that began
- * last on, for decode_tokens of its steps. *ret has their cost. */
-static double decode_speed(const struct sweep *s, const struct bench_run *run, int64_t depth, struct figure *ret)
+ * last on, for decode_tokens of its steps. Without a limit. */
+static struct rep decode_speed(const struct sweep *s, const struct bench_run *run, int64_t depth)
 {
     const struct bench_cost *c = &s->b->cost;
     int64_t n = run->num_requests, steps = s->flags->decode_tokens, last = 0;
@@ -244,15 +255,39 @@ static double decode_speed(const struct sweep *s, const struct bench_run *run, i
             macs += bench_cost_decode_macs(c, depth + before - 1 + step);
         }
     }
-    *ret = (struct figure){.macs = macs / tokens, .bytes = bytes / tokens};
-    return tokens / (t[steps] - t[0]);
+    return (struct rep){.rate = tokens / (t[steps] - t[0]), .macs = macs / tokens, .bytes = bytes / tokens};
 }
 
-static void figure_set(struct figure *f, double *rates, size_t n, const struct figure *cost)
+/* Multiply-adds and reads go on at the same time. */
+static void rep_set_limit(const struct sweep *s, struct rep *r, const struct machine_peak *peak)
 {
-    bench_sort(rates, n);
-    *f = (struct figure){
-        .best = rates[n - 1], .median = bench_percentile(rates, n, 50), .macs = cost->macs, .bytes = cost->bytes};
+    r->peak = *peak;
+    r->limit = 1 / MAX(r->macs / peak_macs(s, peak), r->bytes / peak->read_bytes);
+}
+
+static int compare_shares(const void *a, const void *b)
+{
+    const struct rep *x = a, *y = b;
+    double p = x->rate / x->limit, q = y->rate / y->limit;
+    return (p > q) - (p < q);
+}
+
+static struct figure figure_of(struct rep *reps, size_t n)
+{
+    double best = 0;
+    for (size_t i = 0; i < n; i++)
+        best = MAX(best, reps[i].rate);
+    qsort(reps, n, sizeof(*reps), compare_shares);
+    return (struct figure){.best = best, .middle = reps[(n - 1) / 2]};
+}
+
+/* What the machine can do now. */
+static int peak_now(struct sweep *s, double seconds, struct machine_peak *ret, struct octavo_error *err)
+{
+    int r = bench_peak(s->b, seconds, ret, err);
+    if (r == 0)
+        machine_peak_max(&s->peak, ret);
+    return r;
 }
 
 /* Prefill (for one stream) and decode of n streams at a depth. */
@@ -260,11 +295,10 @@ static int measure_streams(struct sweep *s, int64_t n, int64_t depth, struct fig
                            struct figure *ret_decode, struct octavo_error *err)
 {
     const struct sweep_flags *f = s->flags;
-    double prefill[MAX_REPEAT], decode[MAX_REPEAT], best = 0;
-    struct figure decode_cost = {0},
-                  prefill_cost = {.macs = bench_cost_prefill_macs(&s->b->cost, depth) / (double)depth};
+    struct rep prefill[MAX_REPEAT], decode[MAX_REPEAT];
+    struct machine_peak before, after;
     int64_t runs = 0;
-    int r = 0;
+    int r = peak_now(s, BESIDE_SECONDS, &before, err);
     double start = bench_now();
     ideal_seconds(s, n, depth);
     snprintf(s->what, sizeof(s->what), "%s, depth %" PRId64, s->kv_dtypes[s->kv_dtype], depth);
@@ -279,25 +313,28 @@ static int measure_streams(struct sweep *s, int64_t n, int64_t depth, struct fig
                                   .tick_arg = s};
         octavo_engine_get_stats(s->b->engine, &s->before);
         r = bench_run(&run, s->b, &load, err);
-        struct octavo_engine_stats after;
-        octavo_engine_get_stats(s->b->engine, &after);
-        if (r == 0 && after.num_preemptions > s->before.num_preemptions)
+        struct octavo_engine_stats stats;
+        octavo_engine_get_stats(s->b->engine, &stats);
+        if (r == 0 && stats.num_preemptions > s->before.num_preemptions)
             r = error_set_param(err, OCTAVO_ENOMEM, "kv-cache-memory-bytes",
                                 "the KV cache does not hold %" PRId64 " streams of %" PRId64
                                 " tokens; raise --kv-cache-memory-bytes or leave it out",
                                 n, depth);
         if (r == 0) {
-            struct figure c;
-            prefill[runs] = (double)depth / bench_first_token_seconds(&run.requests[0]);
-            decode[runs] = decode_speed(s, &run, depth, &c);
-            if (decode[runs] > best) {
-                best = decode[runs];
-                decode_cost = c;
-            }
+            prefill[runs] = (struct rep){.rate = (double)depth / bench_first_token_seconds(&run.requests[0]),
+                                         .macs = bench_cost_prefill_macs(&s->b->cost, depth) / (double)depth};
+            decode[runs] = decode_speed(s, &run, depth);
         }
         bench_run_release(&run);
+        bool enough = bench_now() - start > ENOUGH_SECONDS;
+        if (r == 0 && (r = peak_now(s, BESIDE_SECONDS, &after, err)) == 0) {
+            rep_set_limit(s, &decode[runs], &after); /* a prompt ago is long ago */
+            machine_peak_max(&before, &after);
+            rep_set_limit(s, &prefill[runs], &before);
+            before = after;
+        }
         s->done += s->prefill_seconds + s->decode_seconds;
-        if (r == 0 && bench_now() - start > ENOUGH_SECONDS) {
+        if (r == 0 && enough) {
             s->all -= (double)(f->repeat - 1 - runs) * (s->prefill_seconds + s->decode_seconds);
             runs++;
             break;
@@ -305,8 +342,8 @@ static int measure_streams(struct sweep *s, int64_t n, int64_t depth, struct fig
     }
     if (r == 0) {
         if (ret_prefill)
-            figure_set(ret_prefill, prefill, (size_t)runs, &prefill_cost);
-        figure_set(ret_decode, decode, (size_t)runs, &decode_cost);
+            *ret_prefill = figure_of(prefill, (size_t)runs);
+        *ret_decode = figure_of(decode, (size_t)runs);
     }
     return r;
 }
@@ -376,9 +413,9 @@ static int measure_kv_dtype(struct sweep *s, struct octavo_error *err)
     s->b = &b;
     s->integer = b.cost.integer;
     describe(s);
-    if ((r = bench_peak(&b, &s->peak, err)) == 0 && (r = measure_depths(s, err)) == 0 &&
-        s->kv_dtype + 1 == s->num_kv_dtypes)
-        r = bench_peak(&b, &s->peak, err); /* and once more at the end: somebody may have been in the way */
+    struct machine_peak first;
+    if ((r = peak_now(s, FIRST_SECONDS, &first, err)) == 0)
+        r = measure_depths(s, err);
     bench_progress_end(&s->progress);
     s->b = NULL;
     bench_close(&b);
@@ -387,15 +424,10 @@ static int measure_kv_dtype(struct sweep *s, struct octavo_error *err)
 
 /* ---- results ---- */
 
-/* Tokens per second that the machine could do at most: multiply-adds and reads go on at the same time. */
-static double limit(const struct sweep *s, const struct figure *f)
+static void print_figure(const struct figure *f, int digits)
 {
-    return 1 / MAX(f->macs / peak_macs(s), f->bytes / s->peak.read_bytes);
-}
-
-static void print_figure(const struct sweep *s, const struct figure *f, int digits)
-{
-    printf("  %9.*f %9.*f %5.1f%%", digits, f->best, digits, f->median, 100 * f->best / limit(s, f));
+    const struct rep *m = &f->middle;
+    printf("  %9.*f %9.*f %5.1f%%", digits, f->best, digits, m->rate, 100 * m->rate / m->limit);
 }
 
 static void print_table(const struct sweep *s)
@@ -405,28 +437,34 @@ static void print_table(const struct sweep *s)
     printf("%s\n", s->title);
     bench_print_peak(stdout, s->num_threads, s->isa, &s->peak);
     snprintf(head, sizeof(head), "decode, %" PRId64 " streams", s->flags->batch_size);
-    printf("\n%-9s %7s  %-26s  %-26s  %s\n", "", "", "prefill", "decode, one stream", batch ? head : "");
+    printf("\n%-9s %7s  %-26s  %-32s  %s\n", "", "", "prefill", "decode, one stream", batch ? head : "");
     printf("%-9s %7s", "KV cache", "depth");
     for (int i = 0; i < 2 + batch; i++)
-        printf("  %9s %9s %6s", "tok/s", "median", "share");
+        printf("  %9s %9s %6s%s", "best", "middle", "share", i ? "  GB/s" : "");
     putchar('\n');
     for (size_t i = 0; i < s->num_points; i++) {
         const struct point *p = &s->points[i];
         printf("%-9s %7" PRId64, p->kv_dtype, p->depth);
-        print_figure(s, &p->prefill, 1);
-        print_figure(s, &p->decode, 2);
-        if (batch)
-            print_figure(s, &p->batch, 2);
+        print_figure(&p->prefill, 1);
+        print_figure(&p->decode, 2);
+        printf(" %5.1f", p->decode.middle.peak.read_bytes / 1e9);
+        if (batch) {
+            print_figure(&p->batch, 2);
+            printf(" %5.1f", p->batch.middle.peak.read_bytes / 1e9);
+        }
         putchar('\n');
     }
-    printf("\nshare: of the machine's %s multiply-adds; in decode of its reads, where that is the nearer limit\n",
+    printf("\nbest, middle: tokens per second. share: of the %s multiply-adds that the machine could do just then; in "
+           "decode\nof its reads (GB/s), where that is the nearer limit\n",
            s->integer ? "int8" : "float32");
 }
 
-static json_t *figure_json(const struct sweep *s, const struct figure *f)
+static json_t *figure_json(const struct figure *f)
 {
-    return json_pack("{s:f, s:f, s:f, s:f, s:f}", "tokens_per_second", f->best, "median_tokens_per_second", f->median,
-                     "macs_per_token", f->macs, "bytes_per_token", f->bytes, "share_of_limit", f->best / limit(s, f));
+    const struct rep *m = &f->middle;
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:o}", "tokens_per_second", f->best, "middle_tokens_per_second",
+                     m->rate, "macs_per_token", m->macs, "bytes_per_token", m->bytes, "share_of_limit",
+                     m->rate / m->limit, "peak", bench_peak_json(&m->peak));
 }
 
 static json_t *results_json(const struct sweep *s)
@@ -435,9 +473,9 @@ static json_t *results_json(const struct sweep *s)
     for (size_t i = 0; i < s->num_points; i++) {
         const struct point *p = &s->points[i];
         json_t *o = json_pack("{s:s, s:I, s:o, s:o}", "kv_cache_dtype", p->kv_dtype, "depth", (json_int_t)p->depth,
-                              "prefill", figure_json(s, &p->prefill), "decode", figure_json(s, &p->decode));
+                              "prefill", figure_json(&p->prefill), "decode", figure_json(&p->decode));
         if (s->flags->batch_size > 1)
-            json_object_set_new(o, "decode_batch", figure_json(s, &p->batch));
+            json_object_set_new(o, "decode_batch", figure_json(&p->batch));
         json_array_append_new(points, o);
     }
     json_object_set_new(root, "peak", bench_peak_json(&s->peak));
@@ -476,9 +514,9 @@ static void lines_fill(struct lines *l, const struct sweep *s, size_t offset)
                                        .shares = l->shares[k]};
         l->num_series = MAX(l->num_series, k + 1);
         l->x[k][to->num_points] = (double)p->depth;
-        l->y[k][to->num_points] = f->best;
-        l->limit[k][to->num_points] = limit(s, f);
-        l->shares[k][to->num_points++] = f->best / limit(s, f);
+        l->y[k][to->num_points] = f->middle.rate;
+        l->limit[k][to->num_points] = f->middle.limit;
+        l->shares[k][to->num_points++] = f->middle.rate / f->middle.limit;
     }
 }
 
@@ -558,7 +596,7 @@ out:
 
 int cmd_bench_sweep(int argc, char **argv)
 {
-    struct sweep_flags flags = {.depths = "128,1024,4096,16384", .decode_tokens = 32, .batch_size = 1, .repeat = 3};
+    struct sweep_flags flags = {.depths = "128,1024,4096,16384", .decode_tokens = 32, .batch_size = 1, .repeat = 5};
     bench_flags_init(&flags.engine);
     return bench_command(argc, argv, "sweep", intro, &(struct option_set){specs, ARRAY_LEN(specs), &flags},
                          &flags.engine, sweep);

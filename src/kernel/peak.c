@@ -199,3 +199,10 @@ int machine_peak_measure(struct pool *pool, enum cpu_isa isa, double seconds, st
     mem_unmap(run.buffer, bytes);
     return 0;
 }
+
+void machine_peak_max(struct machine_peak *a, const struct machine_peak *b)
+{
+    a->int8_macs = MAX(a->int8_macs, b->int8_macs);
+    a->f32_macs = MAX(a->f32_macs, b->f32_macs);
+    a->read_bytes = MAX(a->read_bytes, b->read_bytes);
+}

@@ -22,6 +22,9 @@ struct machine_peak {
 int machine_peak_measure(struct pool *pool, enum cpu_isa isa, double seconds, struct machine_peak *ret,
                          struct octavo_error *err);
 
+/* Each limit of *a becomes the better of the two. */
+void machine_peak_max(struct machine_peak *a, const struct machine_peak *b);
+
 /* ---- the loops of a tier ---- */
 
 /* A round is a fixed number of multiply-adds on independent accumulators. a and b are 64 bytes, used over and over; the
