@@ -17,14 +17,15 @@ ALWAYS_INLINE __m512i i8_broadcast(const uint8_t *triple, size_t ldx, int j)
     return v;
 }
 
-/* Four channels of mr rows times 32 columns. */
-ALWAYS_INLINE void i8_step(int mr, __m512i (*acc)[2], const uint8_t **triple, size_t ldx, __m512i w0, __m512i w1)
+/* Four channels of mr rows times the columns of w: 16 in each of nw vectors. */
+ALWAYS_INLINE void i8_step(int mr, int nw, __m512i (*acc)[4], const uint8_t **triple, size_t ldx, const __m512i *w)
 {
     UNROLL
     for (int r = 0; r < mr; r++) {
         __m512i xv = i8_broadcast(triple[r / 3], ldx, r % 3);
-        DPBUSD(acc[r][0], xv, w0);
-        DPBUSD(acc[r][1], xv, w1);
+        UNROLL
+        for (int v = 0; v < nw; v++)
+            DPBUSD(acc[r][v], xv, w[v]);
     }
     UNROLL
     for (int t = 0; t < (mr + 2) / 3; t++)
@@ -33,40 +34,50 @@ ALWAYS_INLINE void i8_step(int mr, __m512i (*acc)[2], const uint8_t **triple, si
 
 enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_ONCE };
 
-/* mr rows of x times a panel, to sum (mr, GEMM_NR). nibbles: two weights in a byte. ahead: what is wanted next is asked
- * for from there on, as many lines as weights are read, once; or half as many. */
-ALWAYS_INLINE void i8_dots(int mr, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w, int k4, enum i8_ask ask,
-                           const int8_t *ahead, int32_t (*sum)[GEMM_NR])
+/* mr rows of x times a panel, or times two that are `apart` bytes from one another, to sum (panels, mr, GEMM_NR).
+ * nibbles: two weights in a byte. ahead: what is wanted next is asked for so many bytes ahead of each panel, as many
+ * lines as weights are read, once; or half as many from there on. */
+ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w,
+                           size_t apart, int k4, enum i8_ask ask, size_t ahead, int32_t (*sum)[GEMM_NR])
 {
-    __m512i acc[I8_MR][2], low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
+    __m512i acc[I8_MR][4], low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
     const uint8_t *triple[4] = {x, x + 3 * ldx, x + 6 * ldx, x + 9 * ldx};
+    const int8_t *half = w + ahead;
+    int nw = 2 * panels;
     UNROLL
     for (int r = 0; r < mr; r++)
-        acc[r][0] = acc[r][1] = _mm512_setzero_si512();
-    for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR) {
-        __m512i w0 = _mm512_loadu_si512(w), w1 = _mm512_loadu_si512(w + 64);
-        if (ask == ASK_ONCE) { /* as two instructions read the weights */
-            _mm_prefetch(ahead, _MM_HINT_NTA);
-            _mm_prefetch(ahead + 64, _MM_HINT_NTA);
-        } else if (ask == ASK_HALF) {
-            _mm_prefetch(ahead, _MM_HINT_T0);
+        UNROLL
+    for (int v = 0; v < nw; v++)
+        acc[r][v] = _mm512_setzero_si512();
+    for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR, half += 2 * GEMM_NR) {
+        __m512i d[4], part[4];
+        UNROLL
+        for (int v = 0; v < nw; v++) {
+            const int8_t *from = w + (v / 2 ? apart : 0) + v % 2 * 64;
+            d[v] = part[v] = _mm512_loadu_si512(from);
+            if (ask == ASK_ONCE) /* as many instructions as read the weights */
+                _mm_prefetch(from + ahead, _MM_HINT_NTA);
         }
-        ahead += ask == ASK_ONCE ? 128 : 64;
-        if (!nibbles) {
-            i8_step(mr, acc, triple, ldx, w0, w1);
-            continue;
+        if (ask == ASK_HALF)
+            _mm_prefetch(half, _MM_HINT_T0);
+        if (nibbles) {
+            UNROLL
+            for (int v = 0; v < nw; v++)
+                part[v] = _mm512_sub_epi8(_mm512_and_si512(d[v], low), eight);
         }
-        i8_step(mr, acc, triple, ldx, _mm512_sub_epi8(_mm512_and_si512(w0, low), eight),
-                _mm512_sub_epi8(_mm512_and_si512(w1, low), eight));
-        w0 = _mm512_and_si512(_mm512_srli_epi16(w0, 4), low);
-        w1 = _mm512_and_si512(_mm512_srli_epi16(w1, 4), low);
-        i8_step(mr, acc, triple, ldx, _mm512_sub_epi8(w0, eight), _mm512_sub_epi8(w1, eight));
+        i8_step(mr, nw, acc, triple, ldx, part);
+        if (nibbles) {
+            UNROLL
+            for (int v = 0; v < nw; v++)
+                part[v] = _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(d[v], 4), low), eight);
+            i8_step(mr, nw, acc, triple, ldx, part);
+        }
     }
     UNROLL
-    for (int r = 0; r < mr; r++) {
-        _mm512_storeu_si512(sum[r], acc[r][0]);
-        _mm512_storeu_si512(sum[r] + 16, acc[r][1]);
-    }
+    for (int r = 0; r < mr; r++)
+        UNROLL
+    for (int v = 0; v < nw; v++)
+        _mm512_storeu_si512(sum[v / 2 * mr + r] + v % 2 * 16, acc[r][v]);
 }
 
 /* What all rows' outputs of 16 columns are made with: (sum + add) * scale * the row's scale + bias. */
@@ -131,56 +142,98 @@ static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int 
 }
 
 /* One function for each number of rows, so that a remainder costs what it is. */
-#define I8_ROWS(mr)                                                                                                    \
-    static __attribute__((noinline)) void i8_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
-                                                       enum i8_ask ask, const int8_t *ahead, int32_t(*sum)[GEMM_NR])   \
+typedef void i8_rows_fn(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4, enum i8_ask ask,
+                        size_t ahead, int32_t (*sum)[GEMM_NR]);
+
+#define I8_ROWS(name, mr, nibbles)                                                                                     \
+    static __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart,        \
+                                                   int k4, enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR])      \
     {                                                                                                                  \
         if (ask == ASK_ONCE)                                                                                           \
-            i8_dots(mr, false, x, ldx, w, k4, ASK_ONCE, ahead, sum);                                                   \
+            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_ONCE, ahead, sum);                                       \
         else if (ask == ASK_HALF)                                                                                      \
-            i8_dots(mr, false, x, ldx, w, k4, ASK_HALF, ahead, sum);                                                   \
+            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_HALF, ahead, sum);                                       \
         else                                                                                                           \
-            i8_dots(mr, false, x, ldx, w, k4, ASK_NOTHING, ahead, sum);                                                \
-    }                                                                                                                  \
-    static __attribute__((noinline)) void i4_rows_##mr(const uint8_t *x, size_t ldx, const int8_t *w, int k4,          \
-                                                       enum i8_ask ask, const int8_t *ahead, int32_t(*sum)[GEMM_NR])   \
-    {                                                                                                                  \
-        if (ask == ASK_ONCE)                                                                                           \
-            i8_dots(mr, true, x, ldx, w, k4, ASK_ONCE, ahead, sum);                                                    \
-        else if (ask == ASK_HALF)                                                                                      \
-            i8_dots(mr, true, x, ldx, w, k4, ASK_HALF, ahead, sum);                                                    \
-        else                                                                                                           \
-            i8_dots(mr, true, x, ldx, w, k4, ASK_NOTHING, ahead, sum);                                                 \
+            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_NOTHING, ahead, sum);                                    \
     }
-I8_ROWS(1)
-I8_ROWS(2)
-I8_ROWS(3)
-I8_ROWS(4)
-I8_ROWS(5)
-I8_ROWS(6)
-I8_ROWS(7)
-I8_ROWS(8)
-I8_ROWS(9)
-I8_ROWS(10)
-I8_ROWS(11)
-I8_ROWS(12)
-typedef void i8_rows_fn(const uint8_t *, size_t, const int8_t *, int, enum i8_ask, const int8_t *,
-                        int32_t (*)[GEMM_NR]);
-static i8_rows_fn *const i8_rows[] = {NULL,      i8_rows_1, i8_rows_2, i8_rows_3,  i8_rows_4,  i8_rows_5, i8_rows_6,
-                                      i8_rows_7, i8_rows_8, i8_rows_9, i8_rows_10, i8_rows_11, i8_rows_12};
-static i8_rows_fn *const i4_rows[] = {NULL,      i4_rows_1, i4_rows_2, i4_rows_3,  i4_rows_4,  i4_rows_5, i4_rows_6,
-                                      i4_rows_7, i4_rows_8, i4_rows_9, i4_rows_10, i4_rows_11, i4_rows_12};
+#define I8_PAIR(name, mr, nibbles)                                                                                     \
+    static __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart,        \
+                                                   int k4, enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR])      \
+    {                                                                                                                  \
+        (void)ask;                                                                                                     \
+        i8_dots(mr, 2, nibbles, x, ldx, w, apart, k4, ASK_ONCE, ahead, sum);                                           \
+    }
+#define I8_ALL(name, nibbles)                                                                                          \
+    I8_ROWS(name##_, 1, nibbles)                                                                                       \
+    I8_ROWS(name##_, 2, nibbles)                                                                                       \
+    I8_ROWS(name##_, 3, nibbles)                                                                                       \
+    I8_ROWS(name##_, 4, nibbles)                                                                                       \
+    I8_ROWS(name##_, 5, nibbles)                                                                                       \
+    I8_ROWS(name##_, 6, nibbles)                                                                                       \
+    I8_ROWS(name##_, 7, nibbles)                                                                                       \
+    I8_ROWS(name##_, 8, nibbles)                                                                                       \
+    I8_ROWS(name##_, 9, nibbles)                                                                                       \
+    I8_ROWS(name##_, 10, nibbles)                                                                                      \
+    I8_ROWS(name##_, 11, nibbles)                                                                                      \
+    I8_ROWS(name##_, 12, nibbles)                                                                                      \
+    I8_PAIR(name##_pair_, 1, nibbles)                                                                                  \
+    I8_PAIR(name##_pair_, 2, nibbles)                                                                                  \
+    I8_PAIR(name##_pair_, 3, nibbles)                                                                                  \
+    I8_PAIR(name##_pair_, 4, nibbles)                                                                                  \
+    static const struct i8_fns name = {                                                                                \
+        {NULL, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, name##_7, name##_8, name##_9, name##_10,    \
+         name##_11, name##_12},                                                                                        \
+        {NULL, name##_pair_1, name##_pair_2, name##_pair_3, name##_pair_4},                                            \
+    };
+
+#define I8_PAIR_ROWS 4 /* at most, with two panels at once */
+
+struct i8_fns {
+    i8_rows_fn *rows[I8_MR + 1], *pair[I8_PAIR_ROWS + 1];
+};
+I8_ALL(i8, false)
+I8_ALL(i4, true)
 
 #define I8_ONCE_AHEAD 4096         /* bytes ahead of one use, enough for memory and few enough for L1 */
+#define I8_PAIR_AHEAD 2048         /* for each of two panels */
 #define I8_BLOCK_ROWS 264          /* of x that stay in L2 while the panels go by, */
 #define I8_BLOCK_BYTES (840 << 10) /* as long as they have no more */
 
-static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, size_t panel_bytes, int row_begin,
+/* What the epilogue of a panel reads of the columns' arrays, lines that no prefetcher knows of. */
+static void i8_fetch_columns(const struct gemm_i8_args *a, int p)
+{
+    const char *sum = (const char *)(a->w_sum + p * GEMM_NR), *scale = (const char *)(a->col_scale + p * GEMM_NR);
+    _mm_prefetch(sum, _MM_HINT_T0);
+    _mm_prefetch(sum + 64, _MM_HINT_T0);
+    _mm_prefetch(scale, _MM_HINT_T0);
+    _mm_prefetch(scale + 64, _MM_HINT_T0);
+}
+
+/* A few rows, with weights from memory: it gives more when they are read in two places at once, the panels' first half
+ * and their second. Returns the panel where it has stopped, one before the end when their number is odd. */
+static int i8_pairs(const struct gemm_i8_args *a, i8_rows_fn *pair, size_t panel_bytes, int panel_begin, int panel_end)
+{
+    int32_t sum[2 * I8_PAIR_ROWS][GEMM_NR];
+    int half = (panel_end - panel_begin) / 2;
+    for (int p = panel_begin; p < panel_begin + half; p++) {
+        i8_fetch_columns(a, p + 1);
+        i8_fetch_columns(a, p + half + 1);
+        pair(a->x, a->ldx, a->w + (size_t)p * panel_bytes, (size_t)half * panel_bytes, a->k4, ASK_ONCE, I8_PAIR_AHEAD,
+             sum);
+        i8_store(a, sum, 0, a->rows, p);
+        i8_store(a, sum + a->rows, 0, a->rows, p + half);
+    }
+    return panel_begin + 2 * half;
+}
+
+static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, size_t panel_bytes, int row_begin,
                       int panel_begin, int panel_end)
 {
     int32_t sum[I8_MR][GEMM_NR];
     int fit = (int)(I8_BLOCK_BYTES / a->ldx / I8_MR) * I8_MR, most = fit < I8_BLOCK_ROWS ? fit : I8_BLOCK_ROWS;
     most = most > I8_MR ? most : I8_MR;
+    if (row_begin == 0 && a->rows <= I8_PAIR_ROWS)
+        panel_begin = i8_pairs(a, fns->pair[a->rows], panel_bytes, panel_begin, panel_end);
     for (int r0 = row_begin, r1; r0 < a->rows; r0 = r1) {
         int blocks = (a->rows - r0 + most - 1) / most;
         r1 = r0 + (a->rows - r0 + blocks - 1) / blocks; /* 512 as 256 and 256, not as 264 and 248 */
@@ -191,7 +244,9 @@ static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, 
                 rows = (r1 - r + passes - 1) / passes; /* 16 as 8 and 8, not as 12 and 4 */
                 enum i8_ask ask = rows == a->rows ? ASK_ONCE : passes <= 2 ? ASK_HALF : ASK_NOTHING;
                 size_t ahead = ask == ASK_ONCE ? I8_ONCE_AHEAD : panel_bytes + (passes == 1 ? panel_bytes / 2 : 0);
-                rows_of[rows](a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, ask, w + ahead, sum);
+                if (ask != ASK_NOTHING)
+                    i8_fetch_columns(a, p + 1);
+                fns->rows[rows](a->x + (size_t)r * a->ldx, a->ldx, w, 0, a->k4, ask, ahead, sum);
                 i8_store(a, sum, r, rows, p);
             }
         }
@@ -201,10 +256,10 @@ static void i8_panels(const struct gemm_i8_args *a, i8_rows_fn *const *rows_of, 
 /* Rows from row_begin on. */
 static void i8_gemm(const struct gemm_i8_args *a, int row_begin, int panel_begin, int panel_end)
 {
-    i8_panels(a, i8_rows, (size_t)a->k4 * GEMM_NR, row_begin, panel_begin, panel_end);
+    i8_panels(a, &i8, (size_t)a->k4 * GEMM_NR, row_begin, panel_begin, panel_end);
 }
 
 void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
-    i8_panels(a, i4_rows, (size_t)a->k4 * GEMM_NR / 2, 0, panel_begin, panel_end);
+    i8_panels(a, &i4, (size_t)a->k4 * GEMM_NR / 2, 0, panel_begin, panel_end);
 }
