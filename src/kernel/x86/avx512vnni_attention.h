@@ -70,6 +70,20 @@ ALWAYS_INLINE void c8_ask(const struct c8_rows *s, const struct attn_args *a, bo
                 _mm_prefetch((const char *)(c8_q_at(a, r) + i), _MM_HINT_T0);
 }
 
+/* Asks for what a short call would wait for: the scales that it ends with, and what the next one begins with. */
+static void c8_ask_ends(const struct attn_args *a)
+{
+    const struct attn_args *next = a->next;
+    int bytes = a->d * (int)sizeof(float);
+    fetch_lines(a->c8->v_scale, bytes);
+    fetch_lines(a->c8->v_offset, bytes);
+    if (!next)
+        return;
+    fetch_lines(next->c8->k_scale, bytes);
+    for (int r = 0; r < next->tokens * next->group && r < C8_FEW; r++)
+        fetch_lines(c8_q_at(next, r), bytes);
+}
+
 /* q times K's scales. */
 ALWAYS_INLINE __m512 c8_scaled(const struct attn_args *a, const float *q, size_t i)
 {
@@ -742,6 +756,7 @@ void KFN(attn_c8)(const struct attn_args *a)
     if (strip == 1) { /* the first tile, while q is looked at */
         fetch_once(c8_k_at(a, begin), ATTN_TILE * c8_padded_dim(a->d));
         fetch_once(c8_v_at(a, begin), ATTN_TILE * a->d);
+        c8_ask_ends(a);
     }
     c8_queries(&s, a);
     for (int i = 0; i < C8_STRIP; i++)
