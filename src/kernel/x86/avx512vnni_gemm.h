@@ -45,10 +45,11 @@ ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, s
     const int8_t *half = w + ahead;
     int nw = 2 * panels;
     UNROLL
-    for (int r = 0; r < mr; r++)
+    for (int r = 0; r < mr; r++) {
         UNROLL
-    for (int v = 0; v < nw; v++)
-        acc[r][v] = _mm512_setzero_si512();
+        for (int v = 0; v < nw; v++)
+            acc[r][v] = _mm512_setzero_si512();
+    }
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR, half += 2 * GEMM_NR) {
         __m512i d[4], part[4];
         UNROLL
@@ -74,10 +75,11 @@ ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, s
         }
     }
     UNROLL
-    for (int r = 0; r < mr; r++)
+    for (int r = 0; r < mr; r++) {
         UNROLL
-    for (int v = 0; v < nw; v++)
-        _mm512_storeu_si512(sum[v / 2 * mr + r] + v % 2 * 16, acc[r][v]);
+        for (int v = 0; v < nw; v++)
+            _mm512_storeu_si512(sum[v / 2 * mr + r] + v % 2 * 16, acc[r][v]);
+    }
 }
 
 /* What all rows' outputs of 16 columns are made with: (sum + add) * scale * the row's scale + bias. */
