@@ -19,8 +19,9 @@
 #define NUM_SLOTS 24        /* areas of a case */
 #define SAMPLE_SECONDS 0.02 /* shortest that is timed */
 #define BENCH_SECONDS 0.25  /* for each line */
-#define PEAK_SECONDS 0.5
-#define MAX_FAILURES 20 /* printed */
+#define PEAK_SECONDS 0.5    /* for each limit, at the start, */
+#define BESIDE_SECONDS 0.1  /* and beside each line */
+#define MAX_FAILURES 20     /* printed */
 
 static const char usage[] =
     "usage: check_kernels [options]\n"
@@ -283,7 +284,6 @@ struct timing {
     struct bench b; /* first: the public part */
     const char *kernel;
     struct pool *pools[2]; /* of one worker, and of all */
-    struct machine_peak peaks[2];
     FILE *csv;
 };
 
@@ -326,6 +326,18 @@ static double best_seconds(struct pool *pool, bench_fn *fn, void *arg)
     return best;
 }
 
+/* The limits now: those of a shared machine change while it runs. */
+static struct machine_peak peak_now(struct pool *pool, enum cpu_isa isa, double seconds)
+{
+    struct machine_peak peak;
+    struct octavo_error err;
+    if (machine_peak_measure(pool, isa, seconds, &peak, &err) < 0) {
+        fprintf(stderr, "check_kernels: %s\n", err.msg);
+        exit(2);
+    }
+    return peak;
+}
+
 void bench_time(struct bench *b, const struct bench_cost *cost, bench_fn *fn, void *arg, const char *shape, ...)
 {
     struct timing *t = (struct timing *)b;
@@ -335,15 +347,16 @@ void bench_time(struct bench *b, const struct bench_cost *cost, bench_fn *fn, vo
     vsnprintf(text, sizeof(text), shape, ap);
     va_end(ap);
     for (int i = 0; i < 1 + (b->max_workers > 1); i++) {
-        const struct machine_peak *peak = &t->peaks[i];
         double seconds = best_seconds(t->pools[i], fn, arg);
-        double compute = cost->macs / (cost->integer ? peak->int8_macs : peak->f32_macs);
-        double memory = cost->bytes / peak->read_bytes, limit = fmax(compute, memory);
+        struct machine_peak peak = peak_now(t->pools[i], b->ops->isa, BESIDE_SECONDS);
+        double peak_macs = cost->integer ? peak.int8_macs : peak.f32_macs;
+        double compute = cost->macs / peak_macs, memory = cost->bytes / peak.read_bytes, limit = fmax(compute, memory);
         const char *bound = compute < memory ? "memory" : cost->integer ? "int8" : "float32";
         int workers = pool_num_workers(t->pools[i]);
-        printf("%-18s %-10s %-30s %3d %11.1f %8.1f %8.2f %6.1f%% of %s\n", t->kernel, cpu_isa_name(b->ops->isa), text,
-               workers, seconds * 1e6, cost->macs / seconds / 1e9, cost->bytes / seconds / 1e9, 100 * limit / seconds,
-               bound);
+        printf("%-18s %-10s %-30s %3d %11.1f %8.1f %8.2f %6.1f%% of %s, %.1f %s\n", t->kernel,
+               cpu_isa_name(b->ops->isa), text, workers, seconds * 1e6, cost->macs / seconds / 1e9,
+               cost->bytes / seconds / 1e9, 100 * limit / seconds, bound,
+               (compute < memory ? peak.read_bytes : peak_macs) / 1e9, compute < memory ? "GB/s" : "GMAC/s");
         fflush(stdout);
         if (t->csv)
             fprintf(t->csv, "%s,%s,\"%s\",%d,%.9g,%.9g,%.9g,%.9g,%s\n", t->kernel, cpu_isa_name(b->ops->isa), text,
@@ -481,7 +494,6 @@ static int check_all(const struct options *o, const enum cpu_isa *tiers, int num
 static int bench_all(const struct options *o, const enum cpu_isa *tiers, int num_tiers)
 {
     struct timing t = {.b.max_workers = topology_num_cores()};
-    struct octavo_error err;
     int timed = 0;
     if (o->csv && !(t.csv = fopen(o->csv, "w"))) {
         fprintf(stderr, "check_kernels: cannot write --csv %s: %s\n", o->csv, strerror(errno));
@@ -493,13 +505,14 @@ static int bench_all(const struct options *o, const enum cpu_isa *tiers, int num
         for (int p = 0; p < 1 + (t.b.max_workers > 1); p++) {
             if (!t.pools[p])
                 t.pools[p] = pool_new(p ? t.b.max_workers : 1);
-            if (!t.pools[p] || machine_peak_measure(t.pools[p], tiers[i], PEAK_SECONDS, &t.peaks[p], &err) < 0) {
-                fprintf(stderr, "check_kernels: %s\n", t.pools[p] ? err.msg : "cannot start threads");
+            if (!t.pools[p]) {
+                fprintf(stderr, "check_kernels: cannot start threads\n");
                 return 2;
             }
+            struct machine_peak peak = peak_now(t.pools[p], tiers[i], PEAK_SECONDS);
             printf("%s, %d worker%s: %.1f int8 GMAC/s, %.1f float32 GMAC/s, reads %.1f GB/s\n", cpu_isa_name(tiers[i]),
-                   p ? t.b.max_workers : 1, p ? "s" : "", t.peaks[p].int8_macs / 1e9, t.peaks[p].f32_macs / 1e9,
-                   t.peaks[p].read_bytes / 1e9);
+                   p ? t.b.max_workers : 1, p ? "s" : "", peak.int8_macs / 1e9, peak.f32_macs / 1e9,
+                   peak.read_bytes / 1e9);
         }
         printf("%-18s %-10s %-30s %3s %11s %8s %8s %7s\n", "kernel", "tier", "shape", "wrk", "us", "GMAC/s", "GB/s",
                "share");
