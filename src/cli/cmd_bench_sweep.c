@@ -576,10 +576,8 @@ static int sweep(void *values, struct octavo_error *err)
         goto out;
     bool piped = json.f == stdout || svg.f == stdout;
     r = sweep_all(s, err);
-    if (r < 0)
-        goto out;
     if (!piped && s->num_points)
-        print_table(s); /* after Ctrl-C, the types that were done */
+        print_table(s); /* after an error or Ctrl-C, the types that were done */
     if (r == 0 && (r = bench_write_json(&json, results_json(s), err)) == 0 && svg.path) {
         FILE *f = output_begin(&svg, err);
         if (f)
