@@ -206,6 +206,7 @@ static void attend(struct check *c, enum cache_kind kind, const struct attention
     args.k = head_of(&l, &got_cache);
     args.v = args.k + l.half_bytes;
     struct attn_args next = args; /* only asked for */
+    next.position = check_pick(c, 0, (int)args.position);
     args.next = check_pick(c, 0, 1) ? &next : NULL;
     type.attend(&args);
     check_same_f32(c, "out", &want, &got, ldout);

@@ -12,6 +12,8 @@
 #define C8_LR 2                      /* rows at once in p.V of few, */
 #define C8_LINE 8                    /* and vectors of channels */
 #define C8_AHEAD 8                   /* rows between asking for one and using it: other workers had it last */
+#define C8_PAGE 4096                 /* bytes, */
+#define C8_PAGES_AHEAD 3             /* and tiles between the first touch of a page and the use of its lines */
 #define C8_ROWS (ATTN_MAX_ROWS + 16) /* vectors may run over the end */
 
 struct c8_tile {
@@ -614,13 +616,37 @@ ALWAYS_INLINE int64_t c8_first_tile(const struct attn_args *a)
     return attn_begin(a, 0) / ATTN_TILE * ATTN_TILE;
 }
 
+/* The tile that comes n after that at t0, in this call or the next, which *a is then; one of theirs if none does. */
+static int64_t c8_tile_after(const struct attn_args **a, int64_t t0, int n)
+{
+    int64_t end = attn_end(*a, (*a)->tokens - 1), t = t0 + n * ATTN_TILE;
+    if (t < end)
+        return t;
+    if (!(*a)->next)
+        return t0;
+    *a = (*a)->next;
+    int64_t begin = c8_first_tile(*a);
+    t += begin - (end + ATTN_TILE - 1) / ATTN_TILE * ATTN_TILE;
+    return t < attn_end(*a, (*a)->tokens - 1) ? t : begin;
+}
+
+/* A CPU finds out where a page lies before it can ask for a line of it, and reads ahead to its end only. Pages may be
+ * small, those of the machine behind a virtual one too, and to find one takes as long as to read it. */
+static void c8_ask_pages(const struct attn_args *a, int64_t t0)
+{
+    int64_t t = c8_tile_after(&a, t0, C8_PAGES_AHEAD);
+    for (int i = 0; i < ATTN_TILE * c8_padded_dim(a->d); i += C8_PAGE) {
+        _mm_prefetch((const char *)c8_k_at(a, t) + i, _MM_HINT_NTA);
+        _mm_prefetch((const char *)c8_v_at(a, t) + i, _MM_HINT_NTA);
+    }
+}
+
 /* Everything about the tile at t0 but its numbers. The tile after it may be of the next call. */
 static void c8_look(struct c8_rows *s, int tile, const struct attn_args *a, int64_t t0)
 {
     struct c8_tile *t = &s->tile[tile];
-    bool last = t0 + ATTN_TILE >= attn_end(a, a->tokens - 1);
-    const struct attn_args *of = last && a->next ? a->next : a;
-    int64_t next = of != a ? c8_first_tile(of) : last ? t0 : t0 + ATTN_TILE;
+    const struct attn_args *of = a;
+    int64_t next = c8_tile_after(&of, t0, 1);
     *t = (struct c8_tile){
         .k = c8_k_at(a, t0), .next_k = c8_k_at(of, next), .v = c8_v_at(a, t0), .next_v = c8_v_at(of, next)};
     int from = 0, to = a->tokens; /* tokens that see any of it: who comes later begins and ends later */
@@ -753,10 +779,11 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.max, 0, sizeof(s.max));
     int64_t begin = c8_first_tile(a), end = attn_end(a, a->tokens - 1);
     int strip = s.rows > C8_FEW ? C8_STRIP : 1;
-    if (strip == 1) { /* the first tile, while q is looked at */
+    if (strip == 1) { /* the first tile, while q is looked at, and what the results are written to */
         fetch_once(c8_k_at(a, begin), ATTN_TILE * c8_padded_dim(a->d));
         fetch_once(c8_v_at(a, begin), ATTN_TILE * a->d);
         c8_ask_ends(a);
+        c8_ask(&s, a, true, 0, s.rows);
     }
     c8_queries(&s, a);
     for (int i = 0; i < C8_STRIP; i++)
@@ -764,14 +791,18 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.out, 0, (size_t)s.rows * d * sizeof(float));
     memset(s.out_low, 0, (size_t)s.rows * d * sizeof(float));
     for (int64_t t0 = begin; t0 < end;) {
+        if (strip == 1)
+            c8_ask_pages(a, t0);
         for (s.num_tiles = 0; s.num_tiles < strip && t0 < end; s.num_tiles++, t0 += ATTN_TILE)
             c8_look(&s, s.num_tiles, a, t0);
         c8_strip(&s, a);
     }
-    c8_ask(&s, a, true, 0, C8_AHEAD);
+    if (strip > 1)
+        c8_ask(&s, a, true, 0, C8_AHEAD);
     for (int r = 0; r < s.rows; r++) {
         float *out = c8_out_at(a, r);
-        c8_ask(&s, a, true, r + C8_AHEAD, r + C8_AHEAD + 1);
+        if (strip > 1)
+            c8_ask(&s, a, true, r + C8_AHEAD, r + C8_AHEAD + 1);
         __m512 inv = _mm512_set1_ps(1.0f / s.mass[r]);
         for (size_t i = 0; i < d; i += 16) {
             __mmask16 m = mask16(d - i);
