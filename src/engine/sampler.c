@@ -18,8 +18,9 @@ int sampler_scratch_init(struct sampler_scratch *s, int32_t vocab_size)
     size_t n = (size_t)vocab_size, blocks = (n + SCAN_BLOCK - 1) / SCAN_BLOCK;
     *s = (struct sampler_scratch){mem_try_array(n, sizeof(float)),      mem_try_array(n, sizeof(float)),
                                   mem_try_array(n, sizeof(int32_t)),    mem_try_calloc(n, sizeof(int32_t)),
-                                  mem_try_array(blocks, sizeof(float)), mem_try_array(blocks, sizeof(int32_t))};
-    return s->z && s->p && s->ids && s->counts && s->greatest && s->blocks ? 0 : OCTAVO_ENOMEM;
+                                  mem_try_array(blocks, sizeof(float)), mem_try_array(blocks, sizeof(int32_t)),
+                                  mem_try_array(blocks, sizeof(double))};
+    return s->z && s->p && s->ids && s->counts && s->greatest && s->blocks && s->sums ? 0 : OCTAVO_ENOMEM;
 }
 
 void sampler_scratch_release(struct sampler_scratch *s)
@@ -30,6 +31,7 @@ void sampler_scratch_release(struct sampler_scratch *s)
     free(s->counts);
     free(s->greatest);
     free(s->blocks);
+    free(s->sums);
 }
 
 /* Uniform in [0, 1): splitmix64's finaliser over seed and index, twice, so that neighbours share nothing. */
@@ -92,9 +94,9 @@ static int compare_best(const void *pa, const void *pb, void *arg)
     return a == b ? 0 : better(arg, a, b) ? -1 : 1;
 }
 
-static void sort_best(float *z, int32_t *ids, int32_t n)
+static void sort_best(const float *z, int32_t *ids, int32_t n)
 {
-    qsort_r(ids, (size_t)n, sizeof(*ids), compare_best, z);
+    qsort_r(ids, (size_t)n, sizeof(*ids), compare_best, (void *)z);
 }
 
 /* Of blocks of z (n): the greatest number of each, to scratch; returns the greatest of all and where it comes first, or
@@ -203,39 +205,33 @@ static bool is_plain(const struct octavo_sampling_params *sp)
 
 /* ---- drawing ---- */
 
-/* Sums run over SCAN_BLOCK candidates, and over these sums: an order that is fixed, and that a CPU can overlap. ids:
- * the candidates, or NULL for all from 0 on. */
-static double block_sum(const float *p, const int32_t *ids, int32_t begin, int32_t end)
-{
-    double lane[8] = {0};
-    int32_t i = begin;
-    for (; ids && i < end; i++)
-        lane[0] += (double)p[ids[i]];
-    for (; i + 8 <= end; i += 8)
-        for (int j = 0; j < 8; j++)
-            lane[j] += (double)p[i + j];
-    for (; i < end; i++)
-        lane[0] += (double)p[i];
-    return ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
-}
-
-static double total_of(const float *p, const int32_t *ids, int32_t n)
+/* Sums run over SCAN_BLOCK candidates, and over these sums: an order that is fixed, and that a CPU can overlap. Returns
+ * the sum of p of n candidates, those of their blocks to scratch. ids: the candidates, or NULL for all from 0 on. */
+static double sum_blocks(const struct sampler *s, struct sampler_scratch *scratch, const int32_t *ids, int32_t n)
 {
     double total = 0;
-    for (int32_t i = 0; i < n; i += SCAN_BLOCK)
-        total += block_sum(p, ids, i, MIN(i + SCAN_BLOCK, n));
+    if (!ids)
+        s->ops->block_sum(scratch->sums, scratch->p, n);
+    for (int32_t b = 0; b * SCAN_BLOCK < n; b++) {
+        double sum = 0;
+        for (int32_t i = b * SCAN_BLOCK; ids && i < MIN((b + 1) * SCAN_BLOCK, n); i++)
+            sum += (double)scratch->p[ids[i]];
+        scratch->sums[b] = ids ? sum : scratch->sums[b];
+        total += scratch->sums[b];
+    }
     return total;
 }
 
 /* The first of n candidates whose running sum of p exceeds u * total, or, for what rounding takes, the last of its
- * block that has any p. */
-static int32_t draw(const float *p, const int32_t *ids, int32_t n, double total, double u)
+ * block that has any p; after sum_blocks. */
+static int32_t draw(const struct sampler_scratch *scratch, const int32_t *ids, int32_t n, double total, double u)
 {
+    const float *p = scratch->p;
     double sum = 0, before = 0, want = u * total;
     int32_t begin = 0;
     for (; begin < n; begin += SCAN_BLOCK) {
         before = sum;
-        sum += block_sum(p, ids, begin, MIN(begin + SCAN_BLOCK, n));
+        sum += scratch->sums[begin / SCAN_BLOCK];
         if (sum > want)
             break;
     }
@@ -252,10 +248,9 @@ static int32_t draw(const float *p, const int32_t *ids, int32_t n, double total,
 
 /* The candidates, at most count, are those of z (n) that are at least floor_z. Puts the shortest run of best ones whose
  * probability reaches top_p first into ids, and returns how many; collects and sorts no more than it must. */
-static int32_t nucleus(struct sampler_scratch *scratch, int32_t n, int32_t count, float floor_z, float top_p,
-                       double *total)
+static int32_t nucleus(struct sampler_scratch *scratch, const float *z, int32_t n, int32_t count, float floor_z,
+                       float top_p, double *total)
 {
-    float *z = scratch->z;
     int32_t *ids = scratch->ids;
     double want = (double)top_p * *total;
     for (int32_t m = MIN(count, 256);; m = m > count / 8 ? count : m * 8) {
@@ -279,9 +274,9 @@ static int32_t nucleus(struct sampler_scratch *scratch, int32_t n, int32_t count
 }
 
 /* What the k best of z (n) are at least, if that is more than floor_z. */
-static float kth_best(struct sampler_scratch *scratch, int32_t n, int32_t k, float floor_z)
+static float kth_best(struct sampler_scratch *scratch, const float *z, int32_t n, int32_t k, float floor_z)
 {
-    float *z = scratch->z, kth = INFINITY;
+    float kth = INFINITY;
     int32_t *ids = scratch->ids, count = collect(scratch, z, n, fmaxf(floor_z, least_of_best(scratch, n, k)));
     if (count < k)
         return floor_z;
@@ -297,17 +292,21 @@ int32_t sampler_sample(const struct sampler *s, struct sampler_scratch *scratch,
     const struct octavo_sampling_params *sp = &r->sampling;
     int32_t n = s->num_sampled, *ids = scratch->ids;
     bool greedy = sp->temperature < GREEDY_BELOW;
-    if (greedy && is_plain(sp))
-        return scan(s, scratch, logits, n);
-    float *z = scratch->z, *p = scratch->p;
-    memcpy(z, logits, (size_t)n * sizeof(float));
-    process(s, scratch, r);
+    const float *z = logits;
+    if (!is_plain(sp)) {
+        memcpy(scratch->z, logits, (size_t)n * sizeof(float));
+        process(s, scratch, r);
+        z = scratch->z;
+    }
     if (greedy)
         return scan(s, scratch, z, n);
 
-    float t = fmaxf(sp->temperature, MIN_TEMPERATURE);
-    for (int32_t i = 0; i < n && t != 1.0f; i++)
-        z[i] /= t;
+    float t = fmaxf(sp->temperature, MIN_TEMPERATURE), *p = scratch->p;
+    if (t != 1.0f) {
+        for (int32_t i = 0; i < n; i++)
+            scratch->z[i] = z[i] / t;
+        z = scratch->z;
+    }
     int32_t best = scan(s, scratch, z, n);
     if (best < 0)
         return best;
@@ -315,7 +314,7 @@ int32_t sampler_sample(const struct sampler *s, struct sampler_scratch *scratch,
     if (sp->min_p > 0)
         floor_z = fmaxf(floor_z, fminf(z[best] + (float)det_log((double)sp->min_p), z[best]));
     if (sp->top_k > 0 && sp->top_k < n) /* ties with the k-th stay */
-        floor_z = kth_best(scratch, n, sp->top_k, floor_z);
+        floor_z = kth_best(scratch, z, n, sp->top_k, floor_z);
     bool all = floor_z == -FLT_MAX; /* the masked have p = 0 */
     int32_t count = all ? n : collect(scratch, z, n, floor_z);
     if (count > n / SCAN_BLOCK)
@@ -323,13 +322,14 @@ int32_t sampler_sample(const struct sampler *s, struct sampler_scratch *scratch,
     else
         for (int32_t i = 0; i < count; i++)
             s->ops->exp_sub(&p[ids[i]], &z[ids[i]], 1, z[best]);
-    double total = total_of(p, all ? NULL : ids, count);
+    double total = sum_blocks(s, scratch, all ? NULL : ids, count);
     if (sp->top_p < 1) {
-        count = nucleus(scratch, n, count, floor_z, sp->top_p, &total);
+        count = nucleus(scratch, z, n, count, floor_z, sp->top_p, &total);
+        sum_blocks(s, scratch, ids, count);
         all = false;
     }
     int64_t index = r->num_tokens - r->num_prompt_tokens;
-    return draw(p, all ? NULL : ids, count, total, uniform(sp->seed, index));
+    return draw(scratch, all ? NULL : ids, count, total, uniform(sp->seed, index));
 }
 
 int32_t sampler_logprobs(const struct sampler *s, struct sampler_scratch *scratch, const float *logits, int32_t token,

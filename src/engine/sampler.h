@@ -21,6 +21,7 @@ struct sampler_scratch {
     int32_t *counts; /* (vocab) zero between calls */
     float *greatest; /* (vocab / SCAN_BLOCK) of each block of z */
     int32_t *blocks; /* (vocab / SCAN_BLOCK) */
+    double *sums;    /* (vocab / SCAN_BLOCK) of as many candidates' p each */
 };
 
 int sampler_scratch_init(struct sampler_scratch *s, int32_t vocab_size); /* 0, or OCTAVO_ENOMEM */

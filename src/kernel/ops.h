@@ -13,7 +13,7 @@
 #define SWIGLU_NR 16       /* of gate, and of up, in a panel that holds both */
 #define ATTN_TILE 32       /* keys of an attention tile; tiles begin at multiples of it */
 #define ATTN_MAX_ROWS 64   /* rows of a call: tokens times query heads of a group */
-#define SCAN_BLOCK 64      /* numbers that block_max makes one of */
+#define SCAN_BLOCK 64      /* numbers that block_max and block_sum make one of */
 #define ATTN_MAX_DIM 1024  /* config.c's limit of head_dim */
 #define ATTN_CHUNK_ROWS 60 /* as many as are best: whole sixes, and few enough to stay in L1 */
 

@@ -95,6 +95,19 @@ static void check_block_max(struct check *c)
     }
 }
 
+static void check_block_sum(struct check *c)
+{
+    FOR_EACH_SIZE(n)
+    {
+        check_case(c, "n=%zu", n);
+        size_t blocks = (n + SCAN_BLOCK - 1) / SCAN_BLOCK;
+        struct area x = check_floats(c, n), want = check_area(c, blocks * 8), got = check_area(c, blocks * 8);
+        c->ref->block_sum(want.p, x.p, (int)n);
+        c->ops->block_sum(got.p, x.p, (int)n);
+        check_same_bytes(c, "y", &want, &got, 0);
+    }
+}
+
 static void check_exp_sub(struct check *c)
 {
     FOR_EACH_SIZE(n)
@@ -231,6 +244,12 @@ static void block_max_row(const struct rows *r, float *x, float *y, uint8_t *xq)
     r->ops->block_max(y, x, ROW);
 }
 
+static void block_sum_row(const struct rows *r, float *x, float *y, uint8_t *xq)
+{
+    (void)xq;
+    r->ops->block_sum((double *)y, x, ROW);
+}
+
 static void exp_sub_row(const struct rows *r, float *x, float *y, uint8_t *xq)
 {
     (void)xq;
@@ -269,6 +288,7 @@ BENCH(add, 12)
 BENCH(silu_mul, 12)
 BENCH(softmax_stats, 4)
 BENCH(block_max, 4)
+BENCH(block_sum, 4)
 BENCH(exp_sub, 8)
 BENCH(quant_dynamic, 5)
 BENCH(quant_dynamic_asym, 5)
@@ -279,15 +299,10 @@ BENCH(quant_static, 5)
 #name, check_##name, bench_##name                                                                              \
     }
 const struct kernel_entry entries_rows[] = {
-    ENTRY(rmsnorm),
-    ENTRY(rope),
-    ENTRY(add),
-    ENTRY(silu_mul),
-    ENTRY(softmax_stats),
-    ENTRY(block_max),
-    ENTRY(exp_sub),
-    ENTRY(quant_dynamic),
-    ENTRY(quant_dynamic_asym),
-    ENTRY(quant_static),
-    {0},
+    ENTRY(rmsnorm),       ENTRY(rope),
+    ENTRY(add),           ENTRY(silu_mul),
+    ENTRY(softmax_stats), ENTRY(block_max),
+    ENTRY(block_sum),     ENTRY(exp_sub),
+    ENTRY(quant_dynamic), ENTRY(quant_dynamic_asym),
+    ENTRY(quant_static),  {0},
 };

@@ -111,6 +111,20 @@ void KFN(block_max)(float *y, const float *x, int n)
 }
 #endif
 
+void KFN(block_sum)(double *y, const float *x, int n)
+{
+    for (int b = 0; b * SCAN_BLOCK < n; b++, x += SCAN_BLOCK) {
+        int len = n - b * SCAN_BLOCK < SCAN_BLOCK ? n - b * SCAN_BLOCK : SCAN_BLOCK, i = 0;
+        double lane[8] = {0};
+        for (; i + 8 <= len; i += 8)
+            for (int j = 0; j < 8; j++)
+                lane[j] += (double)x[i + j];
+        for (; i < len; i++)
+            lane[0] += (double)x[i];
+        y[b] = ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+    }
+}
+
 void KFN(exp_sub)(float *y, const float *x, int n, float sub)
 {
     for (int i = 0; i < n; i++)
