@@ -209,16 +209,17 @@ static bool is_plain(const struct octavo_sampling_params *sp)
  * the sum of p of n candidates, those of their blocks to scratch. ids: the candidates, or NULL for all from 0 on. */
 static double sum_blocks(const struct sampler *s, struct sampler_scratch *scratch, const int32_t *ids, int32_t n)
 {
-    double total = 0;
-    if (!ids)
-        s->ops->block_sum(scratch->sums, scratch->p, n);
-    for (int32_t b = 0; b * SCAN_BLOCK < n; b++) {
-        double sum = 0;
-        for (int32_t i = b * SCAN_BLOCK; ids && i < MIN((b + 1) * SCAN_BLOCK, n); i++)
-            sum += (double)scratch->p[ids[i]];
-        scratch->sums[b] = ids ? sum : scratch->sums[b];
-        total += scratch->sums[b];
+    int32_t blocks = (n + SCAN_BLOCK - 1) / SCAN_BLOCK;
+    double total = 0, *sums = scratch->sums;
+    if (ids) {
+        memset(sums, 0, (size_t)blocks * sizeof(*sums));
+        for (int32_t i = 0; i < n; i++)
+            sums[i / SCAN_BLOCK] += (double)scratch->p[ids[i]];
+    } else {
+        s->ops->block_sum(sums, scratch->p, n);
     }
+    for (int32_t b = 0; b < blocks; b++)
+        total += sums[b];
     return total;
 }
 

@@ -112,8 +112,8 @@ static int64_t c8_tile_after(const struct attn_args **a, int64_t t0, int n)
     return t < attn_end(*a, (*a)->tokens - 1) ? t : begin;
 }
 
-/* A CPU finds out where a page lies before it can ask for a line of it, and reads ahead to its end only. Pages may be
- * small, those of the machine behind a virtual one too, and to find one takes as long as to read it. */
+/* Touches the pages of the tile that comes C8_PAGES_AHEAD after that at t0: a CPU finds out where a page lies before it
+ * can ask for a line of it, and pages may be small, those of the machine behind a virtual one too. */
 static void c8_ask_pages(const struct attn_args *a, int64_t t0)
 {
     int64_t t = c8_tile_after(&a, t0, C8_PAGES_AHEAD);
