@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "cli/model_path.h"
 #include "cli/profile.h"
+#include "engine/block_pool.h"
 #include "model/choose.h"
 #include "model/kv_cache.h"
 
@@ -88,9 +89,12 @@ static int fit(struct octavo_engine_options *opts, const struct model_config *c,
         opts->max_num_seqs = (int)MIN(need->num_seqs, 65536);
     if (!opts->kv_cache_memory_bytes && need->all_in_cache) {
         int64_t bs = opts->block_size ? opts->block_size : ATTN_TILE, bytes, blocks;
+        /* Room to grow in place for each, as there is in a server's cache. */
+        int64_t room = MAX(BLOCK_POOL_EXTENT * ATTN_TILE / bs, 1);
         int64_t block =
             (int64_t)kv_cache_block_bytes(dtypes, c->num_hidden_layers, c->num_key_value_heads, c->head_dim, (int)bs);
-        if (__builtin_mul_overflow((opts->max_model_len + bs - 1) / bs, need->num_seqs, &blocks) ||
+        if (__builtin_mul_overflow((opts->max_model_len + bs * room - 1) / (bs * room) * room, need->num_seqs,
+                                   &blocks) ||
             __builtin_mul_overflow(blocks, block, &bytes))
             return error_set_param(err, OCTAVO_ENOMEM, "kv-cache-memory-bytes",
                                    "%lld requests of %lld tokens need more KV cache than there are addresses",

@@ -17,8 +17,10 @@ static void push_free_tail(struct block_pool *pool, int32_t b)
     pool->num_free++;
 }
 
+/* Of a loose block. */
 static void push_free_head(struct block_pool *pool, int32_t b)
 {
+    pool->num_loose[b / BLOCK_POOL_EXTENT]++;
     pool->blocks[b].prev = -1;
     pool->blocks[b].next = pool->free_head;
     *(pool->free_head >= 0 ? &pool->blocks[pool->free_head].prev : &pool->free_tail) = b;
@@ -69,14 +71,43 @@ static void evict_cached_block(struct block_pool *pool, struct kv_block *block)
     block->cached = false;
 }
 
+/* ---- place ---- */
+
+static bool is_loose(const struct block_pool *pool, int64_t b)
+{
+    return b < pool->num_blocks && pool->blocks[b].ref_cnt == 0 && !pool->blocks[b].cached;
+}
+
+/* The beginning of the longest run of loose blocks in the first of the extents that have most of them; -1 if none. */
+static int32_t find_room(const struct block_pool *pool)
+{
+    int64_t num_extents = (pool->num_blocks + BLOCK_POOL_EXTENT - 1) / BLOCK_POOL_EXTENT;
+    uint8_t most = 0;
+    for (int64_t i = 0; i < num_extents; i++)
+        most = pool->num_loose[i] > most ? pool->num_loose[i] : most;
+    if (most == 0)
+        return -1;
+    int64_t extent = (const uint8_t *)memchr(pool->num_loose, most, (size_t)num_extents) - pool->num_loose;
+    int64_t longest = 0, room = -1, run = 0;
+    for (int64_t b = extent * BLOCK_POOL_EXTENT; b < (extent + 1) * BLOCK_POOL_EXTENT; b++) {
+        run = is_loose(pool, b) ? run + 1 : 0;
+        if (run > longest) {
+            longest = run;
+            room = b + 1 - run;
+        }
+    }
+    return (int32_t)room;
+}
+
 /* ---- pool ---- */
 
 void block_pool_init(struct block_pool *pool, int64_t num_blocks)
 {
     *pool = (struct block_pool){.num_blocks = num_blocks, .free_head = -1, .free_tail = -1};
     pool->blocks = mem_calloc((size_t)num_blocks, sizeof(*pool->blocks));
-    for (int64_t i = 0; i < num_blocks; i++)
-        push_free_tail(pool, (int32_t)i);
+    pool->num_loose = mem_calloc((size_t)(num_blocks + BLOCK_POOL_EXTENT - 1) / BLOCK_POOL_EXTENT, 1);
+    for (int64_t i = num_blocks - 1; i >= 0; i--)
+        push_free_head(pool, (int32_t)i);
 }
 
 int block_pool_enable_caching(struct block_pool *pool, struct octavo_error *err)
@@ -97,14 +128,18 @@ int block_pool_enable_caching(struct block_pool *pool, struct octavo_error *err)
 void block_pool_release(struct block_pool *pool)
 {
     free(pool->blocks);
+    free(pool->num_loose);
     free(pool->map);
     pool->blocks = NULL;
+    pool->num_loose = NULL;
     pool->map = NULL;
 }
 
-int32_t block_pool_take(struct block_pool *pool)
+int32_t block_pool_take(struct block_pool *pool, int32_t last)
 {
-    int32_t b = pool->free_head;
+    int32_t b = last >= 0 && is_loose(pool, last + 1) ? last + 1 : find_room(pool);
+    if (b < 0)
+        b = pool->free_head;
     if (b < 0)
         return -1;
     struct kv_block *block = &pool->blocks[b];
@@ -112,6 +147,8 @@ int32_t block_pool_take(struct block_pool *pool)
     remove_free(pool, b);
     if (block->cached)
         evict_cached_block(pool, block);
+    else
+        pool->num_loose[b / BLOCK_POOL_EXTENT]--;
     block->ref_cnt = 1;
     return b;
 }

@@ -15,11 +15,17 @@ struct kv_block {
     struct block_hash block_hash;
 };
 
+#define BLOCK_POOL_EXTENT 16 /* blocks */
+
 /* The free queue is the order of eviction. A cached block stays findable while it is free, until it is taken for
- * something else: those let go longest ago are taken first. Blocks without a key have nothing to lose and come before
- * them. */
+ * something else: those let go longest ago are taken first. Blocks without a key are loose: they have nothing to lose
+ * and come before them.
+ *
+ * Attention reads a sequence faster when its blocks follow one another in memory, so that which of the loose blocks is
+ * taken is a matter of place: where the sequence goes on, or else where there is most room to grow, in extents. */
 struct block_pool {
     struct kv_block *blocks; /* (num_blocks) */
+    uint8_t *num_loose;      /* of each extent */
     int64_t num_blocks, num_free;
     int32_t free_head, free_tail;
     int32_t *map;      /* (map_mask + 1) block_hash to block, linear probing, -1: empty; NULL: nothing is cached */
@@ -30,8 +36,9 @@ void block_pool_init(struct block_pool *pool, int64_t num_blocks);
 /* Makes room for the keys of all blocks, so that nothing allocates later. */
 int block_pool_enable_caching(struct block_pool *pool, struct octavo_error *err);
 void block_pool_release(struct block_pool *pool);
-/* Takes the first free block, with one reference, and forgets its key; -1 when there is none. */
-int32_t block_pool_take(struct block_pool *pool);
+/* Takes a free block for a sequence whose last one is `last`, -1 for one that begins: a loose one, or the first of the
+ * free queue, whose key it forgets. It has one reference; -1 when there is none. */
+int32_t block_pool_take(struct block_pool *pool, int32_t last);
 /* Drops one reference; the last one frees the block. */
 void block_pool_put(struct block_pool *pool, int32_t block);
 /* The block with that key, free or held, or -1. Takes no reference. */

@@ -79,12 +79,15 @@ bool kv_manager_allocate_slots(struct kv_manager *kv, struct request *r, int64_t
         block_pool_touch(&kv->pool, r->block_table[r->num_blocks++]);
     if (num_new_computed_blocks)
         r->num_cached_blocks = num_new_computed_blocks;
-    int64_t first = r->num_blocks;
+    int32_t *table = r->block_table, last = r->num_blocks ? table[r->num_blocks - 1] : -1;
+    int64_t i = r->num_blocks;
     while (r->num_blocks < need)
-        r->block_table[r->num_blocks++] = block_pool_take(&kv->pool);
+        table[r->num_blocks++] = last = block_pool_take(&kv->pool, last);
     /* In the order of memory, for attention to read along it: a cached sequence was freed from its end on. */
-    if (need - first > 1)
-        qsort(r->block_table + first, (size_t)(need - first), sizeof(*r->block_table), compare_blocks);
+    while (i > 0 && i < need && table[i] == table[i - 1] + 1)
+        i++;
+    if (need - i > 1)
+        qsort(table + i, (size_t)(need - i), sizeof(*table), compare_blocks);
     return true;
 }
 

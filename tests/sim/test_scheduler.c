@@ -181,6 +181,12 @@ static void check_blocks(struct sim *sim)
         num_free++;
     }
     CHECK(sim, pool->free_tail == last && num_free == pool->num_free);
+    for (int64_t i = 0; i * BLOCK_POOL_EXTENT < pool->num_blocks; i++) {
+        int num_loose = 0;
+        for (int64_t b = i * BLOCK_POOL_EXTENT; b < pool->num_blocks && b < (i + 1) * BLOCK_POOL_EXTENT; b++)
+            num_loose += pool->blocks[b].ref_cnt == 0 && !pool->blocks[b].cached;
+        CHECK(sim, num_loose == pool->num_loose[i]);
+    }
     for (int64_t b = 0; b < pool->num_blocks; b++)
         CHECK(sim, refs[b] != 0);
     for (uint64_t i = 0; pool->map && i <= pool->map_mask; i++)

@@ -52,7 +52,7 @@ static void map_under_churn(void **state)
             if (num_held == N || pool.num_free == 0)
                 break;
             moved += b >= 0 && pool.blocks[b].ref_cnt == 0;
-            b = block_pool_take(&pool);
+            b = block_pool_take(&pool, num_held ? held[num_held - 1] : -1);
             assert_false(pool.blocks[b].cached);
             block_pool_cache_full_block(&pool, b, &key);
             assert_true(block_pool_get_cached_block(&pool, &key) >= 0);
@@ -100,8 +100,8 @@ static void eviction_order(void **state)
     block_pool_init(&pool, 6);
     assert_int_equal(block_pool_enable_caching(&pool, &err), 0);
     for (uint32_t i = 0; i < 6; i++)
-        key[i] = crowded(i), b[i] = block_pool_take(&pool);
-    assert_int_equal(block_pool_take(&pool), -1);
+        key[i] = crowded(i), b[i] = block_pool_take(&pool, -1);
+    assert_int_equal(block_pool_take(&pool, -1), -1);
     for (int i = 0; i < 4; i++)
         block_pool_cache_full_block(&pool, b[i], &key[i]);
     for (int i = 0; i < 6; i++)
@@ -109,17 +109,58 @@ static void eviction_order(void **state)
     block_pool_touch(&pool, b[0]); /* used again: now the youngest */
     assert_int_equal(pool.num_free, 5);
     block_pool_put(&pool, b[0]);
-    static const int order[] = {5, 4, 1, 2, 3, 0}; /* first those without a key, then by age */
+    static const int order[] = {4, 5, 1, 2, 3, 0}; /* first those without a key, then by age */
     for (int i = 0; i < 6; i++) {
         for (int k = i < 2 ? 0 : i; k < 6; k++)
             if (order[k] < 4)
                 assert_int_equal(block_pool_get_cached_block(&pool, &key[order[k]]), b[order[k]]);
-        assert_int_equal(block_pool_take(&pool), b[order[i]]);
+        assert_int_equal(block_pool_take(&pool, i ? b[order[i - 1]] : -1), b[order[i]]);
         if (order[i] < 4)
             assert_int_equal(block_pool_get_cached_block(&pool, &key[order[i]]), -1);
     }
     for (int i = 0; i < 6; i++)
         block_pool_put(&pool, b[i]);
+    block_pool_release(&pool);
+}
+
+/* Sequences that grow in turns: each has an extent to itself while there are such, and goes on in the next when that is
+ * free; then what room is left, most first, until all are taken; last those with a key, in their order. */
+static void place(void **state)
+{
+    (void)state;
+    enum { E = BLOCK_POOL_EXTENT, N = 4 * E + 3 };
+    struct block_pool pool;
+    struct octavo_error err;
+    block_pool_init(&pool, N);
+    assert_int_equal(block_pool_enable_caching(&pool, &err), 0);
+    int32_t at[3] = {-1, -1, -1};
+    for (int i = 0; i < 5; i++)
+        for (int r = 0; r < 3; r++) {
+            at[r] = block_pool_take(&pool, at[r]);
+            assert_int_equal(at[r], r * E + i);
+        }
+    for (int i = 5; i < E; i++)
+        assert_int_equal(block_pool_take(&pool, 2 * E + i - 1), 2 * E + i);
+    assert_int_equal(block_pool_take(&pool, 3 * E - 1), 3 * E); /* free to its end */
+    assert_int_equal(block_pool_take(&pool, -1), 3 * E + 1);    /* the most room: 15 blocks */
+    block_pool_put(&pool, 2 * E + 3);                           /* a hole of one, between held ones */
+    block_pool_put(&pool, 1 * E + 1);
+    assert_int_equal(block_pool_take(&pool, 2 * E + 2), 2 * E + 3);
+    assert_int_equal(block_pool_take(&pool, 2 * E - 1), 3 * E + 2); /* 14 blocks */
+    assert_int_equal(block_pool_take(&pool, -1), 3 * E + 3);
+    assert_int_equal(block_pool_take(&pool, -1), 1 * E + 5); /* 12 with the one before them, but 11 in a run */
+    struct block_hash key[2] = {crowded(0), crowded(1)};
+    for (int i = 0; i < 2; i++)
+        block_pool_cache_full_block(&pool, i, &key[i]);
+    block_pool_put(&pool, 1);
+    block_pool_put(&pool, 0);
+    assert_int_equal(block_pool_take(&pool, N - 1), 3 * E + 4); /* nothing follows the last block */
+    int64_t loose = pool.num_free - 2;
+    for (int64_t i = 0; i < loose; i++)
+        assert_true(block_pool_take(&pool, 0) > 1); /* though 1 would follow */
+    assert_int_equal(block_pool_take(&pool, 0), 1);
+    assert_int_equal(block_pool_take(&pool, -1), 0);
+    assert_int_equal(block_pool_take(&pool, -1), -1);
     block_pool_release(&pool);
 }
 
@@ -383,9 +424,9 @@ static void after_preemption(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(map_under_churn), cmocka_unit_test(eviction_order),           cmocka_unit_test(chain),
-        cmocka_unit_test(what_is_found),   cmocka_unit_test(not_before_it_is_written), cmocka_unit_test(all_or_nothing),
-        cmocka_unit_test(as_they_lie),     cmocka_unit_test(after_preemption),
+        cmocka_unit_test(map_under_churn), cmocka_unit_test(eviction_order), cmocka_unit_test(place),
+        cmocka_unit_test(chain),           cmocka_unit_test(what_is_found),  cmocka_unit_test(not_before_it_is_written),
+        cmocka_unit_test(all_or_nothing),  cmocka_unit_test(as_they_lie),    cmocka_unit_test(after_preemption),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
