@@ -252,13 +252,13 @@ static void heads_finish(const struct pass *p, int layer_idx, int begin, int end
 }
 
 /* Task i of a layer's attention: a chunk's tokens for one KV head and the query heads that share it. Head by head,
- * because the chunks of a request share what a head has in the caches, and the late (long) positions first. */
+ * because the chunks of a request share what a head has in the caches. */
 static struct attn_args attn_task(const struct pass *p, int layer_idx, int i)
 {
     const struct model_config *c = &p->m->config;
     const struct model_layer *layer = &p->m->layers[layer_idx];
     const struct workspace *ws = p->ws;
-    const struct chunk *chunk = &ws->chunks[ws->num_chunks - 1 - i % ws->num_chunks];
+    const struct chunk *chunk = &ws->chunks[i % ws->num_chunks];
     int kv_head = i / ws->num_chunks, t = chunk->token, group = c->num_attention_heads / c->num_key_value_heads;
     size_t at = (size_t)kv_head * (size_t)group * (size_t)c->head_dim;
     return (struct attn_args){
@@ -297,7 +297,8 @@ static void attend(const struct pass *p, int layer_idx, struct attn_args a)
     }
 }
 
-/* Chunks of the step's tokens: consecutive positions of one request, their query rows at most what a call takes. */
+/* Chunks of the step's tokens: consecutive positions of one request, their query rows at most what a call takes.
+ * Requests as they come, which is about how they lie in memory; of each the late (long) positions first. */
 static void chunks_find(struct pass *p)
 {
     const struct batch *b = p->batch;
@@ -305,14 +306,14 @@ static void chunks_find(struct pass *p)
     struct workspace *ws = p->ws;
     int group = c->num_attention_heads / c->num_key_value_heads, most = MAX(ATTN_CHUNK_ROWS / group, 1);
     ws->num_chunks = 0;
-    for (int t = 0; t < b->num_tokens; t++) {
-        struct chunk *last = ws->num_chunks ? &ws->chunks[ws->num_chunks - 1] : NULL;
-        bool follows =
-            t > 0 && b->block_table[t] == b->block_table[t - 1] && b->positions[t] == b->positions[t - 1] + 1;
-        if (follows && last->count < most)
-            last->count++;
-        else
-            ws->chunks[ws->num_chunks++] = (struct chunk){t, 1};
+    for (int t = 0, end; t < b->num_tokens; t = end) {
+        for (end = t + 1; end < b->num_tokens && b->block_table[end] == b->block_table[t] &&
+                          b->positions[end] == b->positions[end - 1] + 1;)
+            end++;
+        for (int count, left = end - t; left > 0; left -= count) {
+            count = (left - 1) % most + 1;
+            ws->chunks[ws->num_chunks++] = (struct chunk){t + left - count, count};
+        }
     }
 }
 
