@@ -32,13 +32,13 @@ ALWAYS_INLINE void i8_step(int mr, int nw, __m512i (*acc)[4], const uint8_t **tr
         triple[t] += 4;
 }
 
-enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_ONCE };
+enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_HALF_L1, ASK_ONCE };
 
-/* mr rows of x times a panel, or times two that are `apart` bytes from one another, to sum (panels, mr, GEMM_NR).
- * nibbles: two weights in a byte. ahead: what is wanted next is asked for so many bytes ahead of each panel, as many
- * lines as weights are read, once; or half as many from there on. */
+/* mr rows of x times a panel, or times two that are `apart` bytes from one another, to sum (panels, mr, GEMM_NR), or
+ * added to it. nibbles: two weights in a byte. ahead: what is wanted next is asked for so many bytes ahead of each
+ * panel, as many lines as weights are read, once; or half as many from there on, into all caches or L1 alone. */
 ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w,
-                           size_t apart, int k4, enum i8_ask ask, size_t ahead, int32_t (*sum)[GEMM_NR])
+                           size_t apart, int k4, enum i8_ask ask, size_t ahead, int32_t (*sum)[GEMM_NR], bool add)
 {
     __m512i acc[I8_MR][4], low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
     const uint8_t *triple[4] = {x, x + 3 * ldx, x + 6 * ldx, x + 9 * ldx};
@@ -49,6 +49,14 @@ ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, s
         UNROLL
         for (int v = 0; v < nw; v++)
             acc[r][v] = _mm512_setzero_si512();
+    }
+    if (add) {
+        UNROLL
+        for (int r = 0; r < mr; r++) {
+            UNROLL
+            for (int v = 0; v < nw; v++)
+                acc[r][v] = _mm512_loadu_si512(sum[v / 2 * mr + r] + v % 2 * 16);
+        }
     }
     for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR, half += 2 * GEMM_NR) {
         __m512i d[4], part[4];
@@ -61,6 +69,8 @@ ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, s
         }
         if (ask == ASK_HALF)
             _mm_prefetch(half, _MM_HINT_T0);
+        if (ask == ASK_HALF_L1)
+            _mm_prefetch(half, _MM_HINT_NTA);
         if (nibbles) {
             UNROLL
             for (int v = 0; v < nw; v++)
@@ -145,25 +155,30 @@ static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int 
 
 /* One function for each number of rows, so that a remainder costs what it is. */
 typedef void i8_rows_fn(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4, enum i8_ask ask,
-                        size_t ahead, int32_t (*sum)[GEMM_NR]);
+                        size_t ahead, int32_t (*sum)[GEMM_NR], bool add);
 
 #define I8_ROWS(name, mr, nibbles)                                                                                     \
-    static __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart,        \
-                                                   int k4, enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR])      \
+    static                                                                                                             \
+        __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4,   \
+                                                enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR], bool add)       \
     {                                                                                                                  \
         if (ask == ASK_ONCE)                                                                                           \
-            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_ONCE, ahead, sum);                                       \
+            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_ONCE, ahead, sum, add);                                  \
         else if (ask == ASK_HALF)                                                                                      \
-            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_HALF, ahead, sum);                                       \
+            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_HALF, ahead, sum, add);                                  \
+        else if (ask == ASK_HALF_L1)                                                                                   \
+            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_HALF_L1, ahead, sum, add);                               \
         else                                                                                                           \
-            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_NOTHING, ahead, sum);                                    \
+            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_NOTHING, ahead, sum, add);                               \
     }
 #define I8_PAIR(name, mr, nibbles)                                                                                     \
-    static __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart,        \
-                                                   int k4, enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR])      \
+    static                                                                                                             \
+        __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4,   \
+                                                enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR], bool add)       \
     {                                                                                                                  \
         (void)ask;                                                                                                     \
-        i8_dots(mr, 2, nibbles, x, ldx, w, apart, k4, ASK_ONCE, ahead, sum);                                           \
+        (void)add;                                                                                                     \
+        i8_dots(mr, 2, nibbles, x, ldx, w, apart, k4, ASK_ONCE, ahead, sum, false);                                    \
     }
 #define I8_ALL(name, nibbles)                                                                                          \
     I8_ROWS(name##_, 1, nibbles)                                                                                       \
@@ -198,6 +213,7 @@ I8_ALL(i4, true)
 
 #define I8_ONCE_AHEAD 4096         /* bytes ahead of one use, enough for memory and few enough for L1 */
 #define I8_PAIR_AHEAD 2048         /* for each of two panels */
+#define I8_SLICE_BYTES (16 << 10)  /* of a panel: two of them, and as much of some rows of x, fit in L1 */
 #define I8_BLOCK_ROWS 264          /* of x that stay in L2 while the panels go by, */
 #define I8_BLOCK_BYTES (840 << 10) /* as long as they have no more */
 
@@ -221,11 +237,44 @@ static int i8_pairs(const struct gemm_i8_args *a, i8_rows_fn *pair, size_t panel
         i8_fetch_columns(a, p + 1);
         i8_fetch_columns(a, p + half + 1);
         pair(a->x, a->ldx, a->w + (size_t)p * panel_bytes, (size_t)half * panel_bytes, a->k4, ASK_ONCE, I8_PAIR_AHEAD,
-             sum);
+             sum, false);
         i8_store(a, sum, 0, a->rows, p);
         i8_store(a, sum + a->rows, 0, a->rows, p + half);
     }
     return panel_begin + 2 * half;
+}
+
+/* The passes that rows take, and how many the next one takes: 16 as 8 and 8, not as 12 and 4. */
+static int i8_passes(int rows, int *ret_rows)
+{
+    int passes = (rows + I8_MR - 1) / I8_MR;
+    *ret_rows = (rows + passes - 1) / passes;
+    return passes;
+}
+
+/* Two passes, with weights from memory, a slice of k at a time: it stays in L1 for the second, and what each of them
+ * asks for, half of the next slice, finds room there. */
+static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, size_t panel_bytes, int row_begin,
+                      int panel_begin, int panel_end)
+{
+    int32_t sum[2 * I8_MR][GEMM_NR];
+    size_t k_bytes = panel_bytes / (size_t)a->k4; /* of the panel, for one of k */
+    int most = (int)(I8_SLICE_BYTES / k_bytes), slices = (a->k4 + most - 1) / most;
+    int slice = ((a->k4 + slices - 1) / slices + 7) / 8 * 8;
+    for (int p = panel_begin; p < panel_end; p++) {
+        i8_fetch_columns(a, p + 1);
+        for (int k = 0, n; k < a->k4; k += n) {
+            n = a->k4 - k < slice ? a->k4 - k : slice;
+            const int8_t *w = a->w + (size_t)p * panel_bytes + (size_t)k * k_bytes;
+            size_t ahead = (size_t)n * k_bytes;
+            for (int r = row_begin, rows; r < a->rows; r += rows) {
+                int passes = i8_passes(a->rows - r, &rows);
+                fns->rows[rows](a->x + (size_t)r * a->ldx + k, a->ldx, w, 0, n, ASK_HALF_L1,
+                                ahead + (passes == 1 ? ahead / 2 : 0), sum + (r - row_begin), k > 0);
+            }
+        }
+        i8_store(a, sum, row_begin, a->rows - row_begin, p);
+    }
 }
 
 static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, size_t panel_bytes, int row_begin,
@@ -236,19 +285,22 @@ static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, si
     most = most > I8_MR ? most : I8_MR;
     if (row_begin == 0 && a->rows <= I8_PAIR_ROWS)
         panel_begin = i8_pairs(a, fns->pair[a->rows], panel_bytes, panel_begin, panel_end);
+    if (a->rows - row_begin > I8_MR && a->rows - row_begin <= 2 * I8_MR) {
+        i8_slices(a, fns, panel_bytes, row_begin, panel_begin, panel_end);
+        return;
+    }
     for (int r0 = row_begin, r1; r0 < a->rows; r0 = r1) {
         int blocks = (a->rows - r0 + most - 1) / most;
         r1 = r0 + (a->rows - r0 + blocks - 1) / blocks; /* 512 as 256 and 256, not as 264 and 248 */
         for (int p = panel_begin; p < panel_end; p++) {
             const int8_t *w = a->w + (size_t)p * panel_bytes;
             for (int r = r0, rows; r < r1; r += rows) {
-                int passes = (r1 - r + I8_MR - 1) / I8_MR;
-                rows = (r1 - r + passes - 1) / passes; /* 16 as 8 and 8, not as 12 and 4 */
+                int passes = i8_passes(r1 - r, &rows);
                 enum i8_ask ask = rows == a->rows ? ASK_ONCE : passes <= 2 ? ASK_HALF : ASK_NOTHING;
                 size_t ahead = ask == ASK_ONCE ? I8_ONCE_AHEAD : panel_bytes + (passes == 1 ? panel_bytes / 2 : 0);
                 if (ask != ASK_NOTHING)
                     i8_fetch_columns(a, p + 1);
-                fns->rows[rows](a->x + (size_t)r * a->ldx, a->ldx, w, 0, a->k4, ask, ahead, sum);
+                fns->rows[rows](a->x + (size_t)r * a->ldx, a->ldx, w, 0, a->k4, ask, ahead, sum, false);
                 i8_store(a, sum, r, rows, p);
             }
         }
