@@ -241,9 +241,9 @@ static void check_attention(struct check *c, enum cache_kind kind)
         &(struct attention_case){.d = 128, .group = 2, .num_keys = 1000, .tokens = ATTN_CHUNK_ROWS / 2, .q_size = 1});
 }
 
-/* ---- timing: shapes of Qwen3-0.6B's layers ---- */
+/* ---- timing: shapes of Qwen3-0.6B's layers, and with other numbers of query heads to a KV head ---- */
 
-enum { HEADS = 16, KV_HEADS = 8, DIM = 128, BLOCK = 32 };
+enum { GROUP = 2, KV_HEADS = 8, DIM = 128, BLOCK = 32 };
 
 struct attention_bench {
     uint8_t *cache; /* (layers, KV_HEADS, depth / ATTN_TILE, K and V) */
@@ -253,8 +253,10 @@ struct attention_bench {
     const struct kernel_ops *ops;
     struct c8_scales scales;
     int32_t *table;    /* (depth / BLOCK) */
-    float *q, *out;    /* (tokens, HEADS * DIM) */
+    float *q, *out;    /* (tokens, width) */
+    size_t width;      /* of q's heads, or of K and V */
     int depth, tokens; /* the last `tokens` of depth positions */
+    int group;         /* query heads to a KV head */
 };
 
 /* K of a head of a layer, its first tile. All its blocks lie together, as in a run. */
@@ -265,13 +267,13 @@ static uint8_t *k_of(const struct attention_bench *a, int layer, int kv_head)
 
 static struct attn_args args_of(const struct attention_bench *a, int layer, int kv_head, int first, int tokens)
 {
-    size_t width = HEADS * DIM, at = (size_t)first * width + (size_t)(kv_head * HEADS / KV_HEADS * DIM);
+    size_t at = (size_t)first * a->width + (size_t)(kv_head * a->group * DIM);
     return (struct attn_args){.out = a->out + at,
-                              .ldout = width,
+                              .ldout = a->width,
                               .q = a->q + at,
-                              .ldq = width,
+                              .ldq = a->width,
                               .tokens = tokens,
-                              .group = HEADS / KV_HEADS,
+                              .group = a->group,
                               .d = DIM,
                               .scale = 0.0883883f,
                               .position = a->depth - a->tokens + first,
@@ -288,7 +290,7 @@ static struct attn_args args_of(const struct attention_bench *a, int layer, int 
 static void attention_run(void *arg, int iteration, int worker, int num_workers)
 {
     const struct attention_bench *a = arg;
-    int chunk = MIN(ATTN_CHUNK_ROWS / (HEADS / KV_HEADS), a->tokens), chunks = (a->tokens + chunk - 1) / chunk;
+    int chunk = MIN(ATTN_CHUNK_ROWS / a->group, a->tokens), chunks = (a->tokens + chunk - 1) / chunk;
     int begin, end;
     pool_slice(KV_HEADS * chunks, chunks, worker, num_workers, &begin, &end);
     struct attn_args args, next;
@@ -309,7 +311,7 @@ static void write_run(void *arg, int iteration, int worker, int num_workers)
     for (int t = begin; t < end; t++)
         for (int h = 0; h < KV_HEADS; h++) {
             uint8_t *k = k_of(a, layer, h) + (size_t)(t / ATTN_TILE) * 2 * a->half_bytes, *v = k + a->half_bytes;
-            const float *x = a->q + (size_t)(t % a->tokens) * HEADS * DIM + h * DIM;
+            const float *x = a->q + (size_t)(t % a->tokens) * a->width + h * DIM;
             if (a->type.write)
                 a->type.write(k, v, t % ATTN_TILE, x, x + KV_HEADS * DIM, DIM);
             else
@@ -318,10 +320,12 @@ static void write_run(void *arg, int iteration, int worker, int num_workers)
 }
 
 static void attention_bench_open(struct attention_bench *a, const struct kernel_ops *ops, enum cache_kind kind,
-                                 int depth, int tokens)
+                                 int depth, int tokens, int group)
 {
     static float scale[DIM], inv[DIM], offset[DIM];
-    *a = (struct attention_bench){.type = type_of(ops, kind), .ops = ops, .depth = depth, .tokens = tokens};
+    *a = (struct attention_bench){
+        .type = type_of(ops, kind), .ops = ops, .depth = depth, .tokens = tokens, .group = group};
+    a->width = (size_t)MAX(group, 2) * KV_HEADS * DIM;
     for (int i = 0; i < DIM; i++) {
         scale[i] = 0.01f;
         inv[i] = 100;
@@ -335,15 +339,15 @@ static void attention_bench_open(struct attention_bench *a, const struct kernel_
     a->table = mem_calloc((size_t)(depth / BLOCK), sizeof(*a->table));
     for (int i = 0; i < depth / BLOCK; i++)
         a->table[i] = i;
-    a->q = bench_floats((size_t)tokens * HEADS * DIM);
-    a->out = bench_floats((size_t)tokens * HEADS * DIM);
+    a->q = bench_floats((size_t)tokens * a->width);
+    a->out = bench_floats((size_t)tokens * a->width);
     for (int i = 0; i < a->layers; i++) /* ordinary numbers */
         write_run(a, i, 0, 1);
 }
 
 static void attention_bench_close(struct attention_bench *a)
 {
-    size_t bytes = (size_t)a->tokens * HEADS * DIM * 4;
+    size_t bytes = (size_t)a->tokens * a->width * 4;
     mem_unmap(a->q, bytes);
     mem_unmap(a->out, bytes);
     free(a->table);
@@ -353,18 +357,19 @@ static void attention_bench_close(struct attention_bench *a)
 static void bench_attention(struct bench *b, enum cache_kind kind)
 {
     static const struct {
-        int depth, tokens;
-    } shapes[] = {{1024, 1}, {8192, 1}, {32768, 1}, {512, 512}, {2048, 512}, {16384, 512}};
+        int depth, tokens, group;
+    } shapes[] = {{1024, 1, GROUP}, {8192, 1, GROUP},  {32768, 1, GROUP},  {8192, 1, 1},        {8192, 1, 4},
+                  {8192, 1, 8},     {512, 512, GROUP}, {2048, 512, GROUP}, {16384, 512, GROUP}, {2048, 512, 4}};
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
         struct attention_bench a;
         double depth = shapes[i].depth, tokens = shapes[i].tokens;
         double pairs = tokens * depth - tokens * (tokens - 1) / 2; /* token and key it sees */
-        attention_bench_open(&a, b->ops, kind, shapes[i].depth, shapes[i].tokens);
-        const struct bench_cost cost = {.macs = pairs * 2 * HEADS * DIM,
+        attention_bench_open(&a, b->ops, kind, shapes[i].depth, shapes[i].tokens, shapes[i].group);
+        const struct bench_cost cost = {.macs = pairs * 2 * shapes[i].group * KV_HEADS * DIM,
                                         .integer = kind == CACHE_C8,
                                         .bytes = depth * 2 * KV_HEADS * DIM * (double)a.type.elem};
-        bench_time(b, &cost, attention_run, &a, "%s depth %d", shapes[i].tokens == 1 ? "decode at" : "prefill 512 to",
-                   shapes[i].depth);
+        bench_time(b, &cost, attention_run, &a, "%s depth %d, %d heads",
+                   shapes[i].tokens == 1 ? "decode" : "512 tokens", shapes[i].depth, shapes[i].group * KV_HEADS);
         attention_bench_close(&a);
     }
 }
@@ -372,7 +377,7 @@ static void bench_attention(struct bench *b, enum cache_kind kind)
 static void bench_write(struct bench *b, enum cache_kind kind)
 {
     struct attention_bench a;
-    attention_bench_open(&a, b->ops, kind, 512, 512);
+    attention_bench_open(&a, b->ops, kind, 512, 512, GROUP);
     bench_time(b, &(struct bench_cost){.bytes = 512.0 * 2 * KV_HEADS * DIM * (4 + (double)a.type.elem)}, write_run, &a,
                "512 tokens, %d heads of %d", KV_HEADS, DIM);
     attention_bench_close(&a);
