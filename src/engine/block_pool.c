@@ -6,36 +6,34 @@
 #include <assert.h>
 #include <stdlib.h>
 
-#define LEAST_YOUNG (4 * BLOCK_POOL_EXTENT)
-#define MOST_OLD 1024 /* that are looked at */
+/* ---- free queue ---- */
 
-/* ---- free blocks ---- */
-
-static void add_free(struct block_pool *pool, int32_t b)
+static void push_free_tail(struct block_pool *pool, int32_t b)
 {
-    struct kv_block *block = &pool->blocks[b];
-    pool->num_free++;
-    if (!block->cached) {
-        pool->num_loose[b / BLOCK_POOL_EXTENT]++;
-        return;
-    }
-    block->freed = pool->num_freed++;
-    block->prev = pool->free_tail;
-    block->next = -1;
+    pool->blocks[b].prev = pool->free_tail;
+    pool->blocks[b].next = -1;
     *(pool->free_tail >= 0 ? &pool->blocks[pool->free_tail].next : &pool->free_head) = b;
     pool->free_tail = b;
+    pool->num_free++;
+}
+
+/* Of a loose block. */
+static void push_free_head(struct block_pool *pool, int32_t b)
+{
+    pool->num_loose[b / BLOCK_POOL_EXTENT]++;
+    pool->blocks[b].prev = -1;
+    pool->blocks[b].next = pool->free_head;
+    *(pool->free_head >= 0 ? &pool->blocks[pool->free_head].prev : &pool->free_tail) = b;
+    pool->free_head = b;
+    pool->num_free++;
 }
 
 static void remove_free(struct block_pool *pool, int32_t b)
 {
     const struct kv_block *block = &pool->blocks[b];
-    pool->num_free--;
-    if (!block->cached) {
-        pool->num_loose[b / BLOCK_POOL_EXTENT]--;
-        return;
-    }
     *(block->prev >= 0 ? &pool->blocks[block->prev].next : &pool->free_head) = block->next;
     *(block->next >= 0 ? &pool->blocks[block->next].prev : &pool->free_tail) = block->prev;
+    pool->num_free--;
 }
 
 /* ---- map ---- */
@@ -75,27 +73,24 @@ static void evict_cached_block(struct block_pool *pool, struct kv_block *block)
 
 /* ---- place ---- */
 
-/* Of a free block with a key: longer free than half of what is free, and than a few extents. */
-static bool is_old(const struct block_pool *pool, const struct kv_block *block)
+static bool is_loose(const struct block_pool *pool, int64_t b)
 {
-    int64_t young = MAX(pool->num_free / 2, LEAST_YOUNG);
-    return pool->num_freed - block->freed > (uint64_t)young;
+    return b < pool->num_blocks && pool->blocks[b].ref_cnt == 0 && !pool->blocks[b].cached;
 }
 
-/* Free, and loose, or old if wanted. */
-static bool is_room(const struct block_pool *pool, int64_t b, bool old)
+/* The beginning of the longest run of loose blocks in the first of the extents that have most of them; -1 if none. */
+static int32_t find_room(const struct block_pool *pool)
 {
-    if (b >= pool->num_blocks || pool->blocks[b].ref_cnt > 0)
-        return false;
-    return !pool->blocks[b].cached || (old && is_old(pool, &pool->blocks[b]));
-}
-
-/* The beginning of the longest run of room in an extent, which has some. */
-static int32_t find_run(const struct block_pool *pool, int64_t extent, bool old)
-{
+    int64_t num_extents = (pool->num_blocks + BLOCK_POOL_EXTENT - 1) / BLOCK_POOL_EXTENT;
+    uint8_t most = 0;
+    for (int64_t i = 0; i < num_extents; i++)
+        most = pool->num_loose[i] > most ? pool->num_loose[i] : most;
+    if (most == 0)
+        return -1;
+    int64_t extent = (const uint8_t *)memchr(pool->num_loose, most, (size_t)num_extents) - pool->num_loose;
     int64_t longest = 0, room = -1, run = 0;
     for (int64_t b = extent * BLOCK_POOL_EXTENT; b < (extent + 1) * BLOCK_POOL_EXTENT; b++) {
-        run = is_room(pool, b, old) ? run + 1 : 0;
+        run = is_loose(pool, b) ? run + 1 : 0;
         if (run > longest) {
             longest = run;
             room = b + 1 - run;
@@ -104,46 +99,15 @@ static int32_t find_run(const struct block_pool *pool, int64_t extent, bool old)
     return (int32_t)room;
 }
 
-/* In the first of the extents that have most loose blocks; -1 if none has. */
-static int32_t find_loose(const struct block_pool *pool)
-{
-    uint8_t most = 0;
-    for (int64_t i = 0; i < pool->num_extents; i++)
-        most = MAX(most, pool->num_loose[i]);
-    if (most == 0)
-        return -1;
-    const uint8_t *extent = memchr(pool->num_loose, most, (size_t)pool->num_extents);
-    return find_run(pool, extent - pool->num_loose, false);
-}
-
-/* In the extent that has most old blocks, the oldest of such: with the tail of a sequence, before its beginning. When
- * none is old, the first of the queue; -1 if that is empty. */
-static int32_t find_old(struct block_pool *pool)
-{
-    int64_t extent = -1;
-    int32_t b = pool->free_head;
-    for (int i = 0; i < MOST_OLD && b >= 0 && is_old(pool, &pool->blocks[b]); i++, b = pool->blocks[b].next) {
-        uint8_t *count = &pool->num_old[b / BLOCK_POOL_EXTENT];
-        ++*count;
-        if (extent < 0 || *count > pool->num_old[extent])
-            extent = b / BLOCK_POOL_EXTENT;
-    }
-    for (b = b >= 0 ? pool->blocks[b].prev : pool->free_tail; b >= 0; b = pool->blocks[b].prev)
-        pool->num_old[b / BLOCK_POOL_EXTENT] = 0;
-    return extent < 0 ? pool->free_head : find_run(pool, extent, true);
-}
-
 /* ---- pool ---- */
 
 void block_pool_init(struct block_pool *pool, int64_t num_blocks)
 {
     *pool = (struct block_pool){.num_blocks = num_blocks, .free_head = -1, .free_tail = -1};
-    pool->num_extents = (num_blocks + BLOCK_POOL_EXTENT - 1) / BLOCK_POOL_EXTENT;
     pool->blocks = mem_calloc((size_t)num_blocks, sizeof(*pool->blocks));
-    pool->num_loose = mem_calloc((size_t)pool->num_extents, 1);
-    pool->num_old = mem_calloc((size_t)pool->num_extents, 1);
-    for (int64_t i = 0; i < num_blocks; i++)
-        add_free(pool, (int32_t)i);
+    pool->num_loose = mem_calloc((size_t)(num_blocks + BLOCK_POOL_EXTENT - 1) / BLOCK_POOL_EXTENT, 1);
+    for (int64_t i = num_blocks - 1; i >= 0; i--)
+        push_free_head(pool, (int32_t)i);
 }
 
 int block_pool_enable_caching(struct block_pool *pool, struct octavo_error *err)
@@ -165,18 +129,17 @@ void block_pool_release(struct block_pool *pool)
 {
     free(pool->blocks);
     free(pool->num_loose);
-    free(pool->num_old);
     free(pool->map);
     pool->blocks = NULL;
-    pool->num_loose = pool->num_old = NULL;
+    pool->num_loose = NULL;
     pool->map = NULL;
 }
 
 int32_t block_pool_take(struct block_pool *pool, int32_t last)
 {
-    int32_t b = last >= 0 && is_room(pool, last + 1, true) ? last + 1 : find_loose(pool);
+    int32_t b = last >= 0 && is_loose(pool, last + 1) ? last + 1 : find_room(pool);
     if (b < 0)
-        b = find_old(pool);
+        b = pool->free_head;
     if (b < 0)
         return -1;
     struct kv_block *block = &pool->blocks[b];
@@ -184,6 +147,8 @@ int32_t block_pool_take(struct block_pool *pool, int32_t last)
     remove_free(pool, b);
     if (block->cached)
         evict_cached_block(pool, block);
+    else
+        pool->num_loose[b / BLOCK_POOL_EXTENT]--;
     block->ref_cnt = 1;
     return b;
 }
@@ -191,8 +156,12 @@ int32_t block_pool_take(struct block_pool *pool, int32_t last)
 void block_pool_put(struct block_pool *pool, int32_t b)
 {
     assert(b >= 0 && b < pool->num_blocks && pool->blocks[b].ref_cnt > 0);
-    if (--pool->blocks[b].ref_cnt == 0)
-        add_free(pool, b);
+    if (--pool->blocks[b].ref_cnt > 0)
+        return;
+    if (pool->blocks[b].cached)
+        push_free_tail(pool, b);
+    else
+        push_free_head(pool, b);
 }
 
 int32_t block_pool_get_cached_block(const struct block_pool *pool, const struct block_hash *hash)
@@ -215,9 +184,9 @@ void block_pool_cache_full_block(struct block_pool *pool, int32_t b, const struc
     if (other >= 0 && pool->blocks[other].ref_cnt > 0)
         return;
     if (other >= 0) { /* nobody holds it, and b is the younger: let the key live as long as it can */
-        remove_free(pool, other);
         evict_cached_block(pool, &pool->blocks[other]);
-        add_free(pool, other);
+        remove_free(pool, other);
+        push_free_head(pool, other);
     }
     block->block_hash = *hash;
     block->cached = true;

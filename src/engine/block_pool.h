@@ -13,36 +13,31 @@ struct kv_block {
     int32_t prev, next; /* in the free queue, -1 at its ends */
     bool cached;        /* in the map, under block_hash: full, and its KV is written */
     struct block_hash block_hash;
-    uint64_t freed; /* when it came to the free queue, counted in blocks that did */
 };
 
 #define BLOCK_POOL_EXTENT 16 /* blocks */
 
-/* A cached block stays findable while it is free, until it is taken for something else: the free queue has those, let
- * go longest ago first. Free blocks without a key are loose: they have nothing to lose, and come first. Those
- * with a key are taken from the older half, or, when few are free, as they stand.
+/* The free queue is the order of eviction. A cached block stays findable while it is free, until it is taken for
+ * something else: those let go longest ago are taken first. Blocks without a key are loose: they have nothing to lose
+ * and come before them.
  *
- * Attention reads a sequence faster when its blocks follow one another in memory, so that which of the loose or old
- * ones is taken is a matter of place: where the sequence goes on, or else where there is most room to grow, by extents.
- * Taken by age alone, blocks of sequences that grow in turns would lie scattered, more so with each that is let go and
- * taken again. */
+ * Attention reads a sequence faster when its blocks follow one another in memory, so that which of the loose blocks is
+ * taken is a matter of place: where the sequence goes on, or else where there is most room to grow, in extents. */
 struct block_pool {
     struct kv_block *blocks; /* (num_blocks) */
     uint8_t *num_loose;      /* of each extent */
-    uint8_t *num_old;        /* 0, but while room is looked for */
-    int64_t num_blocks, num_extents, num_free;
+    int64_t num_blocks, num_free;
     int32_t free_head, free_tail;
-    uint64_t num_freed; /* blocks that came to the free queue */
-    int32_t *map;       /* (map_mask + 1) block_hash to block, linear probing, -1: empty; NULL: nothing is cached */
-    uint64_t map_mask;  /* at most half full */
+    int32_t *map;      /* (map_mask + 1) block_hash to block, linear probing, -1: empty; NULL: nothing is cached */
+    uint64_t map_mask; /* at most half full */
 };
 
 void block_pool_init(struct block_pool *pool, int64_t num_blocks);
 /* Makes room for the keys of all blocks, so that nothing allocates later. */
 int block_pool_enable_caching(struct block_pool *pool, struct octavo_error *err);
 void block_pool_release(struct block_pool *pool);
-/* Takes a free block for a sequence whose last one is `last`, -1 for one that begins, with one reference, and forgets
- * its key; -1 when there is none. */
+/* Takes a free block for a sequence whose last one is `last`, -1 for one that begins: a loose one, or the first of the
+ * free queue, whose key it forgets. It has one reference; -1 when there is none. */
 int32_t block_pool_take(struct block_pool *pool, int32_t last);
 /* Drops one reference; the last one frees the block. */
 void block_pool_put(struct block_pool *pool, int32_t block);

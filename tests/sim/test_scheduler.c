@@ -147,9 +147,8 @@ static void leave(struct sim *sim, int i)
     sim->live[i] = sim->live[--sim->num_live];
 }
 
-/* The pool: references are the tables that hold a block; of the others the free queue has those with a key, once each,
- * as they were let go, and extents count the rest; what can be found is written and is what its key says, and nothing
- * else is in the map. */
+/* The pool: references are the tables that hold a block; the free queue has all others, once each, those without a key
+ * before those with one; what can be found is written and is what its key says, and nothing else is in the map. */
 static void check_blocks(struct sim *sim)
 {
     const struct kv_manager *kv = &sim->s.kv;
@@ -172,24 +171,24 @@ static void check_blocks(struct sim *sim)
         CHECK(sim, sim->blocks[b].full && block_hash_equal(&block->block_hash, &sim->blocks[b].key));
         CHECK(sim, block_pool_get_cached_block(pool, &block->block_hash) == b);
     }
+    bool cached = false;
     int32_t last = -1;
     for (int32_t b = pool->free_head; b >= 0; last = b, b = pool->blocks[b].next) {
-        CHECK(sim, refs[b] == 0 && pool->blocks[b].cached && pool->blocks[b].prev == last);
-        CHECK(sim, last < 0 || pool->blocks[last].freed < pool->blocks[b].freed);
+        CHECK(sim, refs[b] == 0 && pool->blocks[b].prev == last);
         refs[b] = -1; /* not again */
+        CHECK(sim, pool->blocks[b].cached || !cached);
+        cached = pool->blocks[b].cached;
         num_free++;
     }
-    CHECK(sim, pool->free_tail == last);
+    CHECK(sim, pool->free_tail == last && num_free == pool->num_free);
     for (int64_t i = 0; i * BLOCK_POOL_EXTENT < pool->num_blocks; i++) {
         int num_loose = 0;
         for (int64_t b = i * BLOCK_POOL_EXTENT; b < pool->num_blocks && b < (i + 1) * BLOCK_POOL_EXTENT; b++)
-            num_loose += refs[b] == 0 && !pool->blocks[b].cached;
-        CHECK(sim, num_loose == pool->num_loose[i] && pool->num_old[i] == 0);
-        num_free += num_loose;
+            num_loose += pool->blocks[b].ref_cnt == 0 && !pool->blocks[b].cached;
+        CHECK(sim, num_loose == pool->num_loose[i]);
     }
-    CHECK(sim, num_free == pool->num_free);
-    for (int64_t b = 0; b < pool->num_blocks; b++) /* a free one with a key is in the queue */
-        CHECK(sim, refs[b] != 0 || !pool->blocks[b].cached);
+    for (int64_t b = 0; b < pool->num_blocks; b++)
+        CHECK(sim, refs[b] != 0);
     for (uint64_t i = 0; pool->map && i <= pool->map_mask; i++)
         num_mapped += pool->map[i] >= 0;
     CHECK(sim, num_mapped == num_cached && (sim->caching || num_cached == 0));

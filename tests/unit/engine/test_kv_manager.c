@@ -164,60 +164,6 @@ static void place(void **state)
     block_pool_release(&pool);
 }
 
-/* Sequences come, grow in turns, and go, for so long that every block has been taken many times. Without keys and with
- * them they lie in runs; those with keys that went last can still be found, all of them. */
-static void runs(void **state)
-{
-    (void)state;
-    enum { N = 2340, SEQS = 16, MOST = 60 };
-    for (int caching = 0; caching < 2; caching++) {
-        struct block_pool pool;
-        struct octavo_error err;
-        struct {
-            int32_t block[MOST];
-            int n, end;
-        } seq[SEQS] = {{{0}}};
-        struct block_hash young[MOST] = {{{0}}};
-        int num_young = 0, gone = 0, blocks = 0, jumps = 0;
-        uint32_t num_keys = 0;
-        block_pool_init(&pool, N);
-        if (caching)
-            assert_int_equal(block_pool_enable_caching(&pool, &err), 0);
-        while (gone < 3000) {
-            uint32_t s = rnd(SEQS);
-            int n = seq[s].n;
-            if (n == 0)
-                seq[s].end = 4 + (int)rnd(MOST - 4);
-            if (n < seq[s].end) { /* a prompt of three blocks or so, and then one by one */
-                do
-                    seq[s].block[n] = block_pool_take(&pool, n ? seq[s].block[n - 1] : -1);
-                while (++n < 3);
-                seq[s].n = n;
-                continue;
-            }
-            for (int i = 0; i < num_young; i++)
-                assert_true(block_pool_get_cached_block(&pool, &young[i]) >= 0);
-            num_young = 0;
-            for (int i = 0; caching && i < n - 1; i++) { /* all but the last are full */
-                struct block_hash key = {{0}};
-                num_keys++;
-                memcpy(key.bytes, &num_keys, sizeof(num_keys));
-                block_pool_cache_full_block(&pool, seq[s].block[i], &key);
-                young[num_young++] = key;
-            }
-            for (int i = 1; gone >= 1000 && i < n; i++)
-                jumps += seq[s].block[i] != seq[s].block[i - 1] + 1;
-            blocks += gone >= 1000 ? n : 0;
-            while (n > 0)
-                block_pool_put(&pool, seq[s].block[--n]);
-            seq[s].n = 0;
-            gone++;
-        }
-        assert_true(jumps * 12 < blocks); /* in the order of a queue it is nearly all of them */
-        block_pool_release(&pool);
-    }
-}
-
 /* ---- keys ---- */
 
 static void chain(void **state)
@@ -478,16 +424,9 @@ static void after_preemption(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(map_under_churn),
-        cmocka_unit_test(eviction_order),
-        cmocka_unit_test(place),
-        cmocka_unit_test(runs),
-        cmocka_unit_test(chain),
-        cmocka_unit_test(what_is_found),
-        cmocka_unit_test(not_before_it_is_written),
-        cmocka_unit_test(all_or_nothing),
-        cmocka_unit_test(as_they_lie),
-        cmocka_unit_test(after_preemption),
+        cmocka_unit_test(map_under_churn), cmocka_unit_test(eviction_order), cmocka_unit_test(place),
+        cmocka_unit_test(chain),           cmocka_unit_test(what_is_found),  cmocka_unit_test(not_before_it_is_written),
+        cmocka_unit_test(all_or_nothing),  cmocka_unit_test(as_they_lie),    cmocka_unit_test(after_preemption),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
