@@ -83,7 +83,8 @@ bool kv_manager_allocate_slots(struct kv_manager *kv, struct request *r, int64_t
     int64_t i = r->num_blocks;
     while (r->num_blocks < need)
         table[r->num_blocks++] = last = block_pool_take(&kv->pool, last);
-    /* In the order of memory, for attention to read along it: a cached sequence was freed from its end on. */
+    /* In the order of memory, for attention to read along it: a cached sequence was freed from its end on. What goes on
+     * from the last block stays there. */
     while (i > 0 && i < need && table[i] == table[i - 1] + 1)
         i++;
     if (need - i > 1)
