@@ -38,7 +38,16 @@ static const uint32_t needs[CPU_ISA_COUNT] = {
     [CPU_ISA_I8MM] = F_DOTPROD | F_I8MM,
 };
 
+bool cpu_nta_is_fast = true;
+
 #if defined(__x86_64__)
+__attribute__((constructor)) static void look_for_nta(void)
+{
+    unsigned eax, ebx, ecx, edx;
+    cpu_nta_is_fast = __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx == signature_AMD_ebx && ecx == signature_AMD_ecx &&
+                      edx == signature_AMD_edx;
+}
+
 /* Tile registers are large, so Linux gives them to processes that ask. */
 static bool amx_permitted(void)
 {

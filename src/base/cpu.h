@@ -27,6 +27,11 @@ const char *cpu_isa_name(enum cpu_isa isa);
 int cpu_isa_parse(const char *name, enum cpu_isa *ret_isa); /* 0, or -1 for an unknown name; "auto" is the best */
 int cpu_num_usable(void);                                   /* cores this process may run on */
 
+/* Whether prefetchnta brings what is read once as fast as memory gives it, as on AMD, past L2 and into L1. On Intel it
+ * waits for L1's few fill buffers, a third of what L2 can ask for: there the nearest caches are all asked. True on
+ * other architectures. Known before main; tests change it. */
+extern bool cpu_nta_is_fast;
+
 static inline void cpu_relax(void)
 {
 #if defined(__x86_64__) || defined(__i386__)

@@ -3,6 +3,7 @@
 #ifndef OCTAVO_KERNEL_SIMD_FETCH_H
 #define OCTAVO_KERNEL_SIMD_FETCH_H
 
+#include "base/cpu.h"
 #include "kernel/simd/math.h"
 
 /* Where to stop, which no compiler may know: it would have an instruction for each line. */
@@ -21,14 +22,22 @@ ALWAYS_INLINE void fetch_lines(const void *p, int bytes)
         __builtin_prefetch(at);
 }
 
-/* What is used once: it needs no place in L2, nor time to leave it. A core of Zen 5 reads 43 GB/s that way, 38 to 41
- * otherwise. */
-ALWAYS_INLINE void fetch_once(const void *p, int bytes)
+ALWAYS_INLINE void fetch_nta(const void *p, int bytes)
 {
     const char *at = p, *end = fetch_end(p, bytes);
     NO_UNROLL
     for (; at < end; at += 64)
         __builtin_prefetch(at, 0, 0);
+}
+
+/* What is used once: it needs no place in L2, nor time to leave it. A core of Zen 5 reads 43 GB/s that way, 38 to 41
+ * otherwise. */
+ALWAYS_INLINE void fetch_once(const void *p, int bytes)
+{
+    if (cpu_nta_is_fast)
+        fetch_nta(p, bytes);
+    else
+        fetch_lines(p, bytes);
 }
 
 #endif

@@ -7,7 +7,7 @@
 #include "kernel/x86/avx512vnni_attention_rows.h"
 
 /* Dots of mr rows from r0 on with a tile, to places from at on, and what the greatest of each is among, all: of the
- * keys that the row sees, all of them. fetch: what is fetched meanwhile, or NULL; once: no other call will want it. */
+ * keys that the row sees, all of them. fetch: what is fetched meanwhile, or NULL; once: into L1 alone. */
 ALWAYS_INLINE void c8_dots(int mr, bool all, struct c8_rows *s, int r0, int at, const uint8_t *k, int pd,
                            const uint8_t *fetch, bool once)
 {
@@ -20,7 +20,7 @@ ALWAYS_INLINE void c8_dots(int mr, bool all, struct c8_rows *s, int r0, int at, 
         __m512i k0 = _mm512_loadu_si512(k), k1 = _mm512_loadu_si512(k + 64);
         if (fetch) {
             if (once)
-                fetch_once(fetch + i * ATTN_TILE, 128);
+                fetch_nta(fetch + i * ATTN_TILE, 128);
             else
                 fetch_lines(fetch + i * ATTN_TILE, 128);
         }
@@ -343,8 +343,9 @@ ALWAYS_INLINE void c8_line(int mr, int nv, struct c8_rows *s, bool low, int r0, 
         UNROLL
         for (int r = 0; r < mr; r++)
             pv[r] = broadcast4(p + r * ATTN_TILE);
+        size_t at = (size_t)(v - s->tile[0].v);
         if (fetch)
-            fetch_once(fetch + (v - s->tile[0].v), nv * 64);
+            fetch_once((at < s->tile[0].turn ? fetch : s->tile[0].turned) + at, nv * 64);
         UNROLL
         for (int u = 0; u < nv; u++) {
             __m512i vv = nv == 1 ? _mm512_maskz_loadu_epi32(m, v) : _mm512_loadu_si512(v + u * 64);
@@ -388,7 +389,7 @@ ALWAYS_INLINE void c8_low(int mr, int nv, struct c8_rows *s, int tile, int place
     static __attribute__((noinline)) void c8_dots_##mr(struct c8_rows *s, bool all, int r0, int at, const uint8_t *k,  \
                                                        int pd, const uint8_t *fetch)                                   \
     {                                                                                                                  \
-        if (all && fetch && s->rows <= C8_FEW)                                                                         \
+        if (all && fetch && s->rows <= C8_FEW && cpu_nta_is_fast)                                                      \
             c8_dots(mr, true, s, r0, at, k, pd, fetch, true);                                                          \
         else if (all && fetch)                                                                                         \
             c8_dots(mr, true, s, r0, at, k, pd, fetch, false);                                                         \
@@ -457,6 +458,14 @@ static void c8_look(struct c8_rows *s, int tile, const struct attn_args *a, int6
     int64_t next = c8_tile_after(&of, t0, 1);
     *t = (struct c8_tile){
         .k = c8_k_at(a, t0), .next_k = c8_k_at(of, next), .v = c8_v_at(a, t0), .next_v = c8_v_at(of, next)};
+    t->turned = t->next_v;
+    if (s->rows <= C8_FEW && !cpu_nta_is_fast) { /* V follows K, and the next tile's K follows V, if not in memory */
+        size_t v_bytes = ATTN_TILE * (size_t)a->d, ahead = v_bytes < C8_NEAR ? v_bytes : C8_NEAR;
+        t->turn = v_bytes - ahead;
+        t->turned = (const int8_t *)t->next_k - t->turn;
+        t->next_k = t->k + ahead;
+        t->next_v = t->v + ahead;
+    }
     int from = 0, to = a->tokens; /* tokens that see any of it: who comes later begins and ends later */
     while (attn_end(a, from) <= t0)
         from++;
@@ -599,7 +608,7 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.out, 0, (size_t)s.rows * d * sizeof(float));
     memset(s.out_low, 0, (size_t)s.rows * d * sizeof(float));
     for (int64_t t0 = begin; t0 < end;) {
-        if (strip == 1)
+        if (strip == 1 && cpu_nta_is_fast)
             c8_ask_pages(a, t0);
         for (s.num_tiles = 0; s.num_tiles < strip && t0 < end; s.num_tiles++, t0 += ATTN_TILE)
             c8_look(&s, s.num_tiles, a, t0);

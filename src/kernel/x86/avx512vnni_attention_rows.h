@@ -8,6 +8,7 @@
 #define C8_FEW 12                    /* rows */
 #define C8_LR 2                      /* rows at once in p.V of few, */
 #define C8_LINE 8                    /* and vectors of channels */
+#define C8_NEAR 2048                 /* bytes ahead, where L2 reads ahead as well (Intel), in place of a whole tile */
 #define C8_AHEAD 8                   /* rows between asking for one and using it: other workers had it last */
 #define C8_PAGE 4096                 /* bytes, */
 #define C8_PAGES_AHEAD 3             /* and tiles between the first touch of a page and the use of its lines */
@@ -16,8 +17,10 @@
 struct c8_tile {
     int begin, end;            /* rows that see some of it */
     bool all;                  /* they see all of it */
-    const uint8_t *k, *next_k; /* the tile after it, fetched meanwhile */
-    const int8_t *v, *next_v;
+    const uint8_t *k, *next_k; /* what is fetched while k is read */
+    const int8_t *v, *next_v;  /* and v, */
+    const int8_t *turned;      /* of which there is an end: from turn bytes on it is turned + turn and what follows */
+    size_t turn;
     uint64_t fine, kept; /* bit for each row: it has two planes; its correction is 1 */
 };
 

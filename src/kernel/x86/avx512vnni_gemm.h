@@ -32,11 +32,11 @@ ALWAYS_INLINE void i8_step(int mr, int nw, __m512i (*acc)[4], const uint8_t **tr
         triple[t] += 4;
 }
 
-enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_HALF_L1, ASK_ONCE };
+enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_HALF_L1, ASK_ALL, ASK_ALL_L1 };
 
 /* mr rows of x times a panel, or times two that are `apart` bytes from one another, to sum (panels, mr, GEMM_NR), or
  * added to it. nibbles: two weights in a byte. ahead: what is wanted next is asked for so many bytes ahead of each
- * panel, as many lines as weights are read, once; or half as many from there on, into all caches or L1 alone. */
+ * panel, as many lines as weights are read; or half as many from there on; into all caches or L1 alone. */
 ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w,
                            size_t apart, int k4, enum i8_ask ask, size_t ahead, int32_t (*sum)[GEMM_NR], bool add)
 {
@@ -64,7 +64,9 @@ ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, s
         for (int v = 0; v < nw; v++) {
             const int8_t *from = w + (v / 2 ? apart : 0) + v % 2 * 64;
             d[v] = part[v] = _mm512_loadu_si512(from);
-            if (ask == ASK_ONCE) /* as many instructions as read the weights */
+            if (ask == ASK_ALL) /* as many instructions as read the weights */
+                _mm_prefetch(from + ahead, _MM_HINT_T0);
+            if (ask == ASK_ALL_L1)
                 _mm_prefetch(from + ahead, _MM_HINT_NTA);
         }
         if (ask == ASK_HALF)
@@ -162,8 +164,10 @@ typedef void i8_rows_fn(const uint8_t *x, size_t ldx, const int8_t *w, size_t ap
         __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4,   \
                                                 enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR], bool add)       \
     {                                                                                                                  \
-        if (ask == ASK_ONCE)                                                                                           \
-            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_ONCE, ahead, sum, add);                                  \
+        if (ask == ASK_ALL)                                                                                            \
+            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_ALL, ahead, sum, add);                                   \
+        else if (ask == ASK_ALL_L1)                                                                                    \
+            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_ALL_L1, ahead, sum, add);                                \
         else if (ask == ASK_HALF)                                                                                      \
             i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_HALF, ahead, sum, add);                                  \
         else if (ask == ASK_HALF_L1)                                                                                   \
@@ -176,9 +180,11 @@ typedef void i8_rows_fn(const uint8_t *x, size_t ldx, const int8_t *w, size_t ap
         __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4,   \
                                                 enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR], bool add)       \
     {                                                                                                                  \
-        (void)ask;                                                                                                     \
         (void)add;                                                                                                     \
-        i8_dots(mr, 2, nibbles, x, ldx, w, apart, k4, ASK_ONCE, ahead, sum, false);                                    \
+        if (ask == ASK_ALL)                                                                                            \
+            i8_dots(mr, 2, nibbles, x, ldx, w, apart, k4, ASK_ALL, ahead, sum, false);                                 \
+        else                                                                                                           \
+            i8_dots(mr, 2, nibbles, x, ldx, w, apart, k4, ASK_ALL_L1, ahead, sum, false);                              \
     }
 #define I8_ALL(name, nibbles)                                                                                          \
     I8_ROWS(name##_, 1, nibbles)                                                                                       \
@@ -213,6 +219,7 @@ I8_ALL(i4, true)
 
 #define I8_ONCE_AHEAD 4096         /* bytes ahead of one use, enough for memory and few enough for L1 */
 #define I8_PAIR_AHEAD 2048         /* for each of two panels */
+#define I8_NEAR_AHEAD 1536         /* for one or two, where L2 reads ahead as well (Intel) */
 #define I8_SLICE_BYTES (16 << 10)  /* of a panel: two of them, and as much of some rows of x, fit in L1 */
 #define I8_BLOCK_ROWS 264          /* of x that stay in L2 while the panels go by, */
 #define I8_BLOCK_BYTES (840 << 10) /* as long as they have no more */
@@ -236,8 +243,8 @@ static int i8_pairs(const struct gemm_i8_args *a, i8_rows_fn *pair, size_t panel
     for (int p = panel_begin; p < panel_begin + half; p++) {
         i8_fetch_columns(a, p + 1);
         i8_fetch_columns(a, p + half + 1);
-        pair(a->x, a->ldx, a->w + (size_t)p * panel_bytes, (size_t)half * panel_bytes, a->k4, ASK_ONCE, I8_PAIR_AHEAD,
-             sum, false);
+        pair(a->x, a->ldx, a->w + (size_t)p * panel_bytes, (size_t)half * panel_bytes, a->k4,
+             cpu_nta_is_fast ? ASK_ALL_L1 : ASK_ALL, cpu_nta_is_fast ? I8_PAIR_AHEAD : I8_NEAR_AHEAD, sum, false);
         i8_store(a, sum, 0, a->rows, p);
         i8_store(a, sum + a->rows, 0, a->rows, p + half);
     }
@@ -269,8 +276,9 @@ static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, si
             size_t ahead = (size_t)n * k_bytes;
             for (int r = row_begin, rows; r < a->rows; r += rows) {
                 int passes = i8_passes(a->rows - r, &rows);
-                fns->rows[rows](a->x + (size_t)r * a->ldx + k, a->ldx, w, 0, n, ASK_HALF_L1,
-                                ahead + (passes == 1 ? ahead / 2 : 0), sum + (r - row_begin), k > 0);
+                fns->rows[rows](a->x + (size_t)r * a->ldx + k, a->ldx, w, 0, n,
+                                cpu_nta_is_fast ? ASK_HALF_L1 : ASK_HALF, ahead + (passes == 1 ? ahead / 2 : 0),
+                                sum + (r - row_begin), k > 0);
             }
         }
         i8_store(a, sum, row_begin, a->rows - row_begin, p);
@@ -296,8 +304,12 @@ static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, si
             const int8_t *w = a->w + (size_t)p * panel_bytes;
             for (int r = r0, rows; r < r1; r += rows) {
                 int passes = i8_passes(r1 - r, &rows);
-                enum i8_ask ask = rows == a->rows ? ASK_ONCE : passes <= 2 ? ASK_HALF : ASK_NOTHING;
-                size_t ahead = ask == ASK_ONCE ? I8_ONCE_AHEAD : panel_bytes + (passes == 1 ? panel_bytes / 2 : 0);
+                enum i8_ask ask = passes <= 2 ? ASK_HALF : ASK_NOTHING;
+                size_t ahead = panel_bytes + (passes == 1 ? panel_bytes / 2 : 0);
+                if (rows == a->rows) { /* weights that are used once */
+                    ask = cpu_nta_is_fast ? ASK_ALL_L1 : ASK_ALL;
+                    ahead = cpu_nta_is_fast ? I8_ONCE_AHEAD : I8_NEAR_AHEAD;
+                }
                 if (ask != ASK_NOTHING)
                     i8_fetch_columns(a, p + 1);
                 fns->rows[rows](a->x + (size_t)r * a->ldx, a->ldx, w, 0, a->k4, ask, ahead, sum, false);
