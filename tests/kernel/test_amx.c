@@ -32,17 +32,6 @@ static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int 
     }
 }
 
-static void i8_gemm(const struct gemm_i8_args *a, int row_begin, int panel_begin, int panel_end)
-{
-    assert_true(a->rows - row_begin < 16);
-    struct gemm_i8_args rest = *a;
-    rest.rows -= row_begin;
-    rest.x += (size_t)row_begin * a->ldx;
-    rest.y += (size_t)row_begin * a->ldy;
-    rest.row_scale += a->row_scale ? row_begin : 0;
-    gemm_i8_ref(&rest, panel_begin, panel_end);
-}
-
 #include "kernel/x86/avx512amx_gemm.h"
 
 /* Memory that ends where a page does, before one that faults. */
@@ -61,18 +50,28 @@ static void release(void *p, size_t bytes)
     munmap((char *)p + bytes - span, span + page);
 }
 
+/* That of column j for k i, in panels of bytes or of nibbles (kernels.def). */
+static int weight_at(const int8_t *w, bool nibbles, int k4, int j, int i)
+{
+    int word = nibbles ? i / 8 : i / 4, words = nibbles ? k4 / 8 : k4 / 4;
+    int8_t byte = w[((size_t)(j / GEMM_NR * words + word) * GEMM_NR + (size_t)(j % GEMM_NR)) * 4 + (size_t)(i % 4)];
+    return !nibbles ? byte : (i % 8 < 4 ? byte & 15 : (uint8_t)byte >> 4) - 8;
+}
+
 static void amx_matches_ref(void **state)
 {
     (void)state;
-    static const int shapes[][3] = {{1, 64, 32},  {16, 64, 32},  {17, 4, 31},   {31, 60, 33},   {32, 68, 64},
-                                    {33, 128, 1}, {48, 132, 96}, {64, 100, 40}, {300, 200, 50}, {16, 1000, 32}};
+    static const int shapes[][3] = {{1, 64, 32},     {16, 64, 32},    {17, 8, 31},      {31, 56, 33},    {32, 72, 64},
+                                    {33, 128, 1},    {48, 136, 96},   {64, 104, 40},    {300, 200, 50},  {16, 1000, 32},
+                                    {14, 1032, 70},  {45, 2056, 40},  {600, 64, 33},    {77, 1088, 65},  {1030, 72, 40},
+                                    {130, 17000, 32}};
     uint32_t seed = 1;
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
         for (int with = 0; with < 4; with++) {
             int m = shapes[s][0], k4 = shapes[s][1], n = shapes[s][2], swiglu = with & 1;
             int nr = swiglu ? SWIGLU_NR : GEMM_NR, panels = (n + nr - 1) / nr, cols = panels * GEMM_NR;
             size_t ldx = (size_t)k4 + (with & 2 ? 12 : 0), ldy = (size_t)n + 3;
-            size_t x_bytes = (size_t)(m - 1) * ldx + (size_t)k4, w_bytes = (size_t)cols * (size_t)k4;
+            size_t x_bytes = (size_t)(m - 1) * ldx + (size_t)k4, w_bytes = (size_t)cols * (size_t)k4 / (with & 2 ? 2 : 1);
             size_t y_bytes = ((size_t)(m - 1) * ldy + (size_t)n) * 4;
             uint8_t *x = guarded(x_bytes);
             int8_t *w = guarded(w_bytes);
@@ -83,19 +82,20 @@ static void amx_matches_ref(void **state)
                 x[i] = (uint8_t)((seed = seed * 1664525 + 1013904223) >> 24);
             for (size_t i = 0; i < w_bytes; i++)
                 w[i] = (int8_t)((seed = seed * 1664525 + 1013904223) >> 24);
+            bool nibbles = with & 2;
             for (int j = 0; j < cols; j++) {
                 col_scale[j] = (float)(j % 7 + 1) / 64;
                 for (int i = 0; i < k4; i++)
-                    w_sum[j] += w[(size_t)(j / GEMM_NR * k4 + i / 4 * 4) * GEMM_NR + (size_t)(j % GEMM_NR * 4 + i % 4)];
+                    w_sum[j] += weight_at(w, nibbles, k4, j, i);
             }
             for (int r = 0; r < m; r++)
                 row_scale[r] = (float)(r % 5 + 1) / 512;
             struct gemm_i8_args a = {
                 want, ldy, x, ldx, m, k4, n, swiglu, w, w_sum, NULL, col_scale, with & 2 ? row_scale : NULL};
-            gemm_i8_ref(&a, 0, panels);
+            (nibbles ? gemm_w4a8_ref : gemm_i8_ref)(&a, 0, panels);
             a.y = got;
-            amx_gemm(&a, 0, panels / 2); /* in two calls, as two workers would */
-            amx_gemm(&a, panels / 2, panels);
+            amx_gemm(&a, nibbles, 0, panels / 2); /* in two calls, as two workers would */
+            amx_gemm(&a, nibbles, panels / 2, panels);
             if (memcmp(want, got, y_bytes))
                 fail_msg("%d rows, k %d, %d columns, case %d differ from ref", m, k4, n, with);
             release(x, x_bytes), release(w, w_bytes), release(want, y_bytes), release(got, y_bytes);

@@ -52,6 +52,11 @@ static inline void _tile_loadd(int t, const void *from, size_t stride)
         memcpy(tiles[t].data[r], (const uint8_t *)from + (size_t)r * stride, (size_t)tiles[t].row_bytes);
 }
 
+static inline void _tile_stream_loadd(int t, const void *from, size_t stride)
+{
+    _tile_loadd(t, from, stride);
+}
+
 static inline void _tile_stored(int t, void *to, size_t stride)
 {
     tile_expect(tiles[t].rows > 0);

@@ -16,5 +16,16 @@
 
 void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
-    amx_gemm(a, panel_begin, panel_end);
+    if (a->rows > I8_MR)
+        amx_gemm(a, false, panel_begin, panel_end);
+    else
+        i8_gemm(a, panel_begin, panel_end);
+}
+
+void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    if (a->rows > I8_MR)
+        amx_gemm(a, true, panel_begin, panel_end);
+    else
+        i4_gemm(a, panel_begin, panel_end);
 }

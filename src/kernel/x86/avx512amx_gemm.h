@@ -1,65 +1,116 @@
 /* INT8 GEMM in AMX tiles; part of avx512amx.c, and of tests/kernel/test_amx.c with tiles in C. A packed panel is what a
- * tile of weights wants: 16 rows of four k by 16 columns, two of them side by side. Rows go 32 or 16 at a time, so that
- * every tile is whole; the last rows, fewer than 16, go to i8_gemm, and a last piece of k is filled up with zeros. */
+ * tile of weights wants: 16 rows of four k by 16 columns, two of them side by side. Rows of x go 32 at a time over a
+ * piece of a panel that stays in L1, while x streams past it from L2: tiles that all come from L2 get through at half
+ * the speed of the multiplications. What is stored of a block is made between the steps of the next: other units do
+ * it. A last piece of k is filled up with zeros. */
 
-#define AMX_ROWS 16       /* of a tile of x */
-#define AMX_K 64          /* of a tile, along k */
-#define AMX_ROW_BLOCK 256 /* rows of x that stay in L2 while the panels go by */
+#define AMX_ROWS 16                  /* of a tile of x */
+#define AMX_BLOCK (2 * AMX_ROWS)     /* rows at once */
+#define AMX_K 64                     /* of a tile, along k */
+#define AMX_PIECE 1024               /* of k, at most: 32 KB of weights */
+#define AMX_MOST_ROWS 512            /* of x that stay in L2 while the panels go by, */
+#define AMX_MOST_BYTES (1 << 20)     /* as long as they have no more */
+#define AMX_STEP_ROWS 2              /* that are finished in a step: 1,024 of k are enough for a block */
+#define AMX_ONCE_AHEAD 4096          /* bytes ahead in weights that one block reads, */
+#define AMX_NIBBLES_AHEAD 1536       /* and in those that are made wider */
 
-/* Tiles: 0 to 3 are sums of (rows, columns), 4 and 5 x, 6 and 7 weights. All are 16 rows of 64 bytes. */
+/* Tiles: 0 to 3 are sums of (rows, columns), 4 and 5 x, 6 and 7 weights, each of 64 bytes a row. */
 struct amx_config {
     uint8_t palette, start_row, reserved[14];
     uint16_t row_bytes[16];
     uint8_t rows[16];
 };
 
-static const struct amx_config amx_whole = {
-    .palette = 1,
-    .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
-    .rows = {16, 16, 16, 16, 16, 16, 16, 16},
-};
-
 /* The intrinsics of gcc do not tell it what memory they read. */
 #define AMX_MEMORY_IS_READ() __asm__ __volatile__("" ::: "memory")
 
-/* What tiles read of the last piece of k: rows of x and of the panel, zeros behind their ends. */
-struct amx_tail {
-    uint8_t x[2 * AMX_ROWS][AMX_K];
-    int8_t w[AMX_K / 4][4 * GEMM_NR];
+/* Sums whose rows [r, end) of panel p are not finished yet. */
+struct amx_waiting {
+    int32_t (*sum)[GEMM_NR];
+    int r, end, p;
 };
 
-/* Adds 64 of k. two: there are 32 rows of x, else 16. */
-ALWAYS_INLINE void amx_step(bool two, const uint8_t *x, size_t ldx, const int8_t *w)
+/* Of one call. */
+struct amx_work {
+    const struct gemm_i8_args *a;
+    struct amx_waiting waiting;
+    const int8_t *ask; /* what will be wanted of the weights, */
+    int lines;         /* and how many lines of it a step asks for */
+    _Alignas(64) int32_t sum[AMX_MOST_ROWS][GEMM_NR];
+    _Alignas(64) uint8_t x[AMX_BLOCK][AMX_K];      /* the last piece of k: of some rows of x, */
+    _Alignas(64) int8_t w[AMX_K / 4][4 * GEMM_NR]; /* and of a panel */
+    _Alignas(64) int8_t wide[AMX_PIECE * GEMM_NR]; /* a piece of a panel that was packed as nibbles */
+};
+
+static void amx_finish(struct amx_work *s, int most)
 {
-    _tile_loadd(6, w, 4 * GEMM_NR);
-    _tile_loadd(7, w + 64, 4 * GEMM_NR);
-    _tile_loadd(4, x, ldx);
+    struct amx_waiting *w = &s->waiting;
+    int rows = w->end - w->r < most ? w->end - w->r : most;
+    if (rows == 0)
+        return;
+    i8_store(s->a, w->sum, w->r, rows, w->p);
+    w->sum += rows;
+    w->r += rows;
+}
+
+/* Adds 64 of k. two: there are more than 16 rows. once: weights are what streams past, and x is what stays. */
+ALWAYS_INLINE void amx_step(bool two, bool once, const uint8_t *x, size_t ldx, const int8_t *w)
+{
+    if (once) {
+        _tile_stream_loadd(6, w, 4 * GEMM_NR);
+        _tile_stream_loadd(7, w + 64, 4 * GEMM_NR);
+        _tile_loadd(4, x, ldx);
+    } else {
+        _tile_loadd(6, w, 4 * GEMM_NR);
+        _tile_loadd(7, w + 64, 4 * GEMM_NR);
+        _tile_stream_loadd(4, x, ldx);
+    }
     _tile_dpbusd(0, 4, 6);
     _tile_dpbusd(1, 4, 7);
     if (!two)
         return;
-    _tile_loadd(5, x + AMX_ROWS * ldx, ldx);
+    if (once)
+        _tile_loadd(5, x + AMX_ROWS * ldx, ldx);
+    else
+        _tile_stream_loadd(5, x + AMX_ROWS * ldx, ldx);
     _tile_dpbusd(2, 5, 6);
     _tile_dpbusd(3, 5, 7);
 }
 
-/* 32 or 16 rows of x times a panel, to sum. tail: scratch, whose w holds the panel's last piece of k. */
-ALWAYS_INLINE void amx_dots(bool two, const uint8_t *x, size_t ldx, const int8_t *w, int k4, struct amx_tail *tail,
-                            int32_t (*sum)[GEMM_NR])
+/* rows of x, two tiles of them or one, times k of a panel, to sum or added to it. s->w holds the panel's k beyond whole
+ * tiles. */
+ALWAYS_INLINE void amx_dots(bool two, bool once, struct amx_work *s, bool add, const uint8_t *x, int rows,
+                            const int8_t *w, int k, int32_t (*sum)[GEMM_NR])
 {
-    int i = 0, rest = k4 % AMX_K;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    for (; i + AMX_K <= k4; i += AMX_K)
-        amx_step(two, x + i, ldx, w + (size_t)i * GEMM_NR);
-    if (rest) {
-        for (int r = 0; r < (two ? 2 : 1) * AMX_ROWS; r++)
-            memcpy(tail->x[r], x + (size_t)r * ldx + i, (size_t)rest);
+    size_t ldx = s->a->ldx;
+    int i = 0, rest = k % AMX_K;
+    if (add) {
         AMX_MEMORY_IS_READ();
-        amx_step(two, tail->x[0], AMX_K, tail->w[0]);
+        _tile_loadd(0, sum[0], sizeof(sum[0]));
+        _tile_loadd(1, sum[0] + 16, sizeof(sum[0]));
+        if (two) {
+            _tile_loadd(2, sum[AMX_ROWS], sizeof(sum[0]));
+            _tile_loadd(3, sum[AMX_ROWS] + 16, sizeof(sum[0]));
+        }
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
     }
+    for (; i + AMX_K <= k; i += AMX_K) {
+        amx_step(two, once, x + i, ldx, w + (size_t)i * GEMM_NR);
+        for (int line = 0; line < s->lines; line++, s->ask += 64)
+            __builtin_prefetch(s->ask, 0, 2); /* into L2 */
+        amx_finish(s, AMX_STEP_ROWS);
+    }
+    if (rest) {
+        for (int r = 0; r < rows; r++)
+            memcpy(s->x[r], x + (size_t)r * ldx + i, (size_t)rest);
+        AMX_MEMORY_IS_READ();
+        amx_step(two, once, s->x[0], AMX_K, s->w[0]);
+    }
+    amx_finish(s, AMX_BLOCK);
     _tile_stored(0, sum[0], sizeof(sum[0]));
     _tile_stored(1, sum[0] + 16, sizeof(sum[0]));
     if (two) {
@@ -69,38 +120,106 @@ ALWAYS_INLINE void amx_dots(bool two, const uint8_t *x, size_t ldx, const int8_t
     AMX_MEMORY_IS_READ();
 }
 
-/* Panels times rows [0, rows), whole sixteens. */
-static void amx_rows(const struct gemm_i8_args *a, int rows, int panel_begin, int panel_end)
+static void amx_dots_one(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,
+                         int32_t (*sum)[GEMM_NR])
 {
-    _Alignas(64) int32_t sum[2 * AMX_ROWS][GEMM_NR];
-    _Alignas(64) struct amx_tail tail;
-    memset(&tail, 0, sizeof(tail));
-    int rest = a->k4 % AMX_K;
-    _tile_loadconfig(&amx_whole);
-    for (int r0 = 0; r0 < rows; r0 += AMX_ROW_BLOCK) {
-        int r1 = r0 + AMX_ROW_BLOCK < rows ? r0 + AMX_ROW_BLOCK : rows;
-        for (int p = panel_begin; p < panel_end; p++) {
-            const int8_t *w = a->w + (size_t)p * (size_t)a->k4 * GEMM_NR;
-            memcpy(tail.w, w + (size_t)(a->k4 - rest) * GEMM_NR, (size_t)rest * GEMM_NR);
-            int r = r0;
-            for (; r + 2 * AMX_ROWS <= r1; r += 2 * AMX_ROWS) {
-                amx_dots(true, a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, &tail, sum);
-                i8_store(a, sum, r, 2 * AMX_ROWS, p);
-            }
-            if (r < r1) {
-                amx_dots(false, a->x + (size_t)r * a->ldx, a->ldx, w, a->k4, &tail, sum);
-                i8_store(a, sum, r, AMX_ROWS, p);
-            }
-        }
-    }
-    _tile_release();
+    amx_dots(false, false, s, add, x, rows, w, k, sum);
 }
 
-static void amx_gemm(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+static void amx_dots_two(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,
+                         int32_t (*sum)[GEMM_NR])
 {
-    int whole = a->rows / AMX_ROWS * AMX_ROWS;
-    if (whole)
-        amx_rows(a, whole, panel_begin, panel_end);
-    if (whole < a->rows)
-        i8_gemm(a, whole, panel_begin, panel_end);
+    amx_dots(true, false, s, add, x, rows, w, k, sum);
+}
+
+static void amx_dots_one_once(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,
+                              int32_t (*sum)[GEMM_NR])
+{
+    amx_dots(false, true, s, add, x, rows, w, k, sum);
+}
+
+static void amx_dots_two_once(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,
+                              int32_t (*sum)[GEMM_NR])
+{
+    amx_dots(true, true, s, add, x, rows, w, k, sum);
+}
+
+/* Rows [r0, r1) times a piece of panel p: k of it, as w has them, from k0 on. */
+static void amx_piece(struct amx_work *s, int r0, int r1, int p, const int8_t *w, int k0, int k)
+{
+    const struct gemm_i8_args *a = s->a;
+    bool last = k0 + k == a->k4, pieces = k < a->k4;
+    int rest = k % AMX_K, slot = 0;
+    memcpy(s->w, w + (size_t)(k - rest) * GEMM_NR, (size_t)rest * GEMM_NR);
+    for (int r = r0; r < r1; r += AMX_BLOCK, slot += AMX_BLOCK) {
+        int rows = r1 - r < AMX_BLOCK ? r1 - r : AMX_BLOCK;
+        if (rows < AMX_BLOCK && a->rows >= AMX_BLOCK) { /* whole tiles: some rows go again */
+            rows = rows <= AMX_ROWS ? AMX_ROWS : AMX_BLOCK;
+            r = r1 - rows;
+        }
+        int32_t(*sum)[GEMM_NR] = s->sum + (pieces ? slot : 0);
+        const uint8_t *x = a->x + (size_t)r * a->ldx + k0;
+        if (r1 - r0 <= AMX_BLOCK)
+            (rows > AMX_ROWS ? amx_dots_two_once : amx_dots_one_once)(s, k0 > 0, x, rows, w, k, sum);
+        else
+            (rows > AMX_ROWS ? amx_dots_two : amx_dots_one)(s, k0 > 0, x, rows, w, k, sum);
+        if (last)
+            s->waiting = (struct amx_waiting){sum, r, r + rows, p};
+    }
+}
+
+/* k of a panel from nibbles to bytes: in 64 of them four k of 16 columns, and the next four in their high halves. */
+static void amx_widen(int8_t *to, const int8_t *from, int k)
+{
+    typedef uint8_t bytes __attribute__((vector_size(64)));
+    for (int i = 0; i < k; i += 8, to += 8 * GEMM_NR)
+        for (int half = 0; half < 2; half++, from += 64) {
+            bytes v, low, high;
+            memcpy(&v, from, sizeof(v));
+            __builtin_prefetch(from + AMX_NIBBLES_AHEAD);
+            low = (v & 15) - 8;
+            high = (v >> 4) - 8;
+            memcpy(to + half * 64, &low, sizeof(low));
+            memcpy(to + half * 64 + 4 * GEMM_NR, &high, sizeof(high));
+        }
+}
+
+static void amx_gemm(const struct gemm_i8_args *a, bool nibbles, int panel_begin, int panel_end)
+{
+    struct amx_work s; /* large, but only what is used of it is touched */
+    struct amx_config config = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}};
+    for (int t = 0; t < 8; t++) {
+        int rows = t == 2 || t == 3 || t == 5 ? a->rows - AMX_ROWS : t < 6 ? a->rows : AMX_ROWS;
+        config.rows[t] = (uint8_t)(rows > 0 && rows < AMX_ROWS ? rows : AMX_ROWS);
+    }
+    s.a = a;
+    s.waiting = (struct amx_waiting){s.sum, 0, 0, 0};
+    memset(s.x, 0, sizeof(s.x));
+    memset(s.w, 0, sizeof(s.w));
+    int pieces = (a->k4 + AMX_PIECE - 1) / AMX_PIECE, most = AMX_MOST_BYTES / (int)a->ldx;
+    int piece = ((a->k4 + pieces - 1) / pieces + AMX_K - 1) / AMX_K * AMX_K;
+    most = most > AMX_MOST_ROWS ? AMX_MOST_ROWS : most < 2 * AMX_BLOCK ? 2 * AMX_BLOCK : most;
+    int blocks = (a->rows + most - 1) / most, rows = (a->rows + blocks - 1) / blocks;
+    rows = (rows + AMX_BLOCK - 1) / AMX_BLOCK * AMX_BLOCK;
+    _tile_loadconfig(&config);
+    for (int r0 = 0, r1; r0 < a->rows; r0 = r1) {
+        r1 = r0 + rows < a->rows ? r0 + rows : a->rows;
+        bool once = r1 - r0 <= AMX_BLOCK;
+        int bits = nibbles ? 4 : 8, turns = (r1 - r0 + AMX_BLOCK - 1) / AMX_BLOCK;
+        int lines = nibbles && once ? 0 : (AMX_K * GEMM_NR * bits / 8 / 64 + turns - 1) / turns;
+        for (int p = panel_begin; p < panel_end; p++)
+            for (int k0 = 0, k; k0 < a->k4; k0 += k) {
+                k = a->k4 - k0 < piece ? a->k4 - k0 : piece;
+                const int8_t *w = a->w + ((size_t)p * (size_t)a->k4 + (size_t)k0) * GEMM_NR * (size_t)bits / 8;
+                s.ask = w + (once ? AMX_ONCE_AHEAD : k * GEMM_NR * bits / 8);
+                s.lines = lines;
+                if (nibbles) {
+                    amx_widen(s.wide, w, k);
+                    w = s.wide;
+                }
+                amx_piece(&s, r0, r1, p, w, k0, k);
+            }
+    }
+    amx_finish(&s, AMX_BLOCK);
+    _tile_release();
 }

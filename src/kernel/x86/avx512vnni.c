@@ -16,5 +16,10 @@
 
 void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
-    i8_gemm(a, 0, panel_begin, panel_end);
+    i8_gemm(a, panel_begin, panel_end);
+}
+
+void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+{
+    i4_gemm(a, panel_begin, panel_end);
 }

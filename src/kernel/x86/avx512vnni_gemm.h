@@ -261,8 +261,8 @@ static int i8_passes(int rows, int *ret_rows)
 
 /* Two passes, with weights from memory, a slice of k at a time: it stays in L1 for the second, and what each of them
  * asks for, half of the next slice, finds room there. */
-static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, size_t panel_bytes, int row_begin,
-                      int panel_begin, int panel_end)
+static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, size_t panel_bytes, int panel_begin,
+                      int panel_end)
 {
     int32_t sum[2 * I8_MR][GEMM_NR];
     size_t k_bytes = panel_bytes / (size_t)a->k4; /* of the panel, for one of k */
@@ -274,30 +274,30 @@ static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, si
             n = a->k4 - k < slice ? a->k4 - k : slice;
             const int8_t *w = a->w + (size_t)p * panel_bytes + (size_t)k * k_bytes;
             size_t ahead = (size_t)n * k_bytes;
-            for (int r = row_begin, rows; r < a->rows; r += rows) {
+            for (int r = 0, rows; r < a->rows; r += rows) {
                 int passes = i8_passes(a->rows - r, &rows);
                 fns->rows[rows](a->x + (size_t)r * a->ldx + k, a->ldx, w, 0, n,
                                 cpu_nta_is_fast ? ASK_HALF_L1 : ASK_HALF, ahead + (passes == 1 ? ahead / 2 : 0),
-                                sum + (r - row_begin), k > 0);
+                                sum + r, k > 0);
             }
         }
-        i8_store(a, sum, row_begin, a->rows - row_begin, p);
+        i8_store(a, sum, 0, a->rows, p);
     }
 }
 
-static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, size_t panel_bytes, int row_begin,
-                      int panel_begin, int panel_end)
+static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, size_t panel_bytes, int panel_begin,
+                      int panel_end)
 {
     int32_t sum[I8_MR][GEMM_NR];
     int fit = (int)(I8_BLOCK_BYTES / a->ldx / I8_MR) * I8_MR, most = fit < I8_BLOCK_ROWS ? fit : I8_BLOCK_ROWS;
     most = most > I8_MR ? most : I8_MR;
-    if (row_begin == 0 && a->rows <= I8_PAIR_ROWS)
+    if (a->rows <= I8_PAIR_ROWS)
         panel_begin = i8_pairs(a, fns->pair[a->rows], panel_bytes, panel_begin, panel_end);
-    if (a->rows - row_begin > I8_MR && a->rows - row_begin <= 2 * I8_MR) {
-        i8_slices(a, fns, panel_bytes, row_begin, panel_begin, panel_end);
+    if (a->rows > I8_MR && a->rows <= 2 * I8_MR) {
+        i8_slices(a, fns, panel_bytes, panel_begin, panel_end);
         return;
     }
-    for (int r0 = row_begin, r1; r0 < a->rows; r0 = r1) {
+    for (int r0 = 0, r1; r0 < a->rows; r0 = r1) {
         int blocks = (a->rows - r0 + most - 1) / most;
         r1 = r0 + (a->rows - r0 + blocks - 1) / blocks; /* 512 as 256 and 256, not as 264 and 248 */
         for (int p = panel_begin; p < panel_end; p++) {
@@ -319,13 +319,12 @@ static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, si
     }
 }
 
-/* Rows from row_begin on. */
-static void i8_gemm(const struct gemm_i8_args *a, int row_begin, int panel_begin, int panel_end)
+static void i8_gemm(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
-    i8_panels(a, &i8, (size_t)a->k4 * GEMM_NR, row_begin, panel_begin, panel_end);
+    i8_panels(a, &i8, (size_t)a->k4 * GEMM_NR, panel_begin, panel_end);
 }
 
-void KFN(gemm_w4a8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
+static void i4_gemm(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
-    i8_panels(a, &i4, (size_t)a->k4 * GEMM_NR / 2, 0, panel_begin, panel_end);
+    i8_panels(a, &i4, (size_t)a->k4 * GEMM_NR / 2, panel_begin, panel_end);
 }
