@@ -11,6 +11,7 @@
 #include "kernel/ref/attention_c8.c"
 #undef F32_SAME
 
+#define C8_TILES
 #include "kernel/x86/avx512vnni.h"
 #include "kernel/x86/avx512amx_gemm.h"
 

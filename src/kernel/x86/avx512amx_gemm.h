@@ -4,6 +4,8 @@
  * the speed of the multiplications. What is stored of a block is made between the steps of the next: other units do
  * it. A last piece of k is filled up with zeros. */
 
+#include "kernel/x86/avx512amx.h"
+
 #define AMX_ROWS 16                  /* of a tile of x */
 #define AMX_BLOCK (2 * AMX_ROWS)     /* rows at once */
 #define AMX_K 64                     /* of a tile, along k */
@@ -11,18 +13,10 @@
 #define AMX_MOST_ROWS 512            /* of x that stay in L2 while the panels go by, */
 #define AMX_MOST_BYTES (1 << 20)     /* as long as they have no more */
 #define AMX_STEP_ROWS 2              /* that are finished in a step: 1,024 of k are enough for a block */
-#define AMX_ONCE_AHEAD 4096          /* bytes ahead in weights that one block reads, */
+#define AMX_ONCE_AHEAD 8192          /* bytes ahead in weights that one block reads, */
 #define AMX_NIBBLES_AHEAD 1536       /* and in those that are made wider */
 
 /* Tiles: 0 to 3 are sums of (rows, columns), 4 and 5 x, 6 and 7 weights, each of 64 bytes a row. */
-struct amx_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-
-/* The intrinsics of gcc do not tell it what memory they read. */
-#define AMX_MEMORY_IS_READ() __asm__ __volatile__("" ::: "memory")
 
 /* Sums whose rows [r, end) of panel p are not finished yet. */
 struct amx_waiting {

@@ -450,6 +450,15 @@ static c8_dots_fn *const c8_dots_of[] = {NULL, c8_dots_1, c8_dots_2, c8_dots_3, 
 static c8_low_fn *const c8_low_of[] = {NULL, c8_low_1, c8_low_2, c8_low_3, c8_low_4, c8_low_5, c8_low_6};
 static c8_values_fn *const c8_values_of[] = {NULL, c8_values_1, c8_values_2, c8_values_3};
 
+#ifdef C8_TILES
+#include "kernel/x86/avx512amx_attention.h"
+#else
+#define c8_tile_begin(s, a) false
+#define c8_tile_dots(s, pd) (void)0
+#define c8_tile_values(s, begin, end, d) (void)0
+#define c8_tile_end() (void)0
+#endif
+
 /* Everything about the tile at t0 but its numbers. The tile after it may be of the next call. */
 static void c8_look(struct c8_rows *s, int tile, const struct attn_args *a, int64_t t0)
 {
@@ -556,7 +565,7 @@ static void c8_strip(struct c8_rows *s, const struct attn_args *a)
     for (int i = 0; i < s->num_tiles; i++) {
         const struct c8_tile *t = &s->tile[i];
         int first = t->begin / C8_MR * C8_MR;
-        for (int r = first, mr; r < t->end; r += mr) {
+        for (int r = first, mr; r < t->end && !s->tiled; r += mr) {
             mr = s->rows - r < C8_MR ? s->rows - r : C8_MR;
             c8_dots_of[mr](s, t->all, r, i * s->stride + r, t->k, pd, r == first ? t->next_k : NULL);
         }
@@ -564,6 +573,8 @@ static void c8_strip(struct c8_rows *s, const struct attn_args *a)
         begin = t->begin < begin ? t->begin : begin;
         end = t->end > end ? t->end : end;
     }
+    if (s->tiled)
+        c8_tile_dots(s, pd);
     for (int at = 0; at < places; at += 16)
         _mm512_storeu_si512(s->tile_max + at, max_of_rows(s->top + at));
     if (all)
@@ -578,7 +589,9 @@ static void c8_strip(struct c8_rows *s, const struct attn_args *a)
         c8_add_low(s, i, d);
     for (int r = begin / 16 * 16; r < end; r += 16)
         c8_add_mass(s, r);
-    for (int r = begin, mr; s->rows > C8_FEW && r < end; r += mr) {
+    if (s->tiled)
+        c8_tile_values(s, begin, end, d);
+    for (int r = begin, mr; s->rows > C8_FEW && !s->tiled && r < end; r += mr) {
         mr = end - r < C8_VR ? end - r : C8_VR;
         c8_values_of[mr](s, r, d, r == begin);
     }
@@ -602,6 +615,7 @@ void KFN(attn_c8)(const struct attn_args *a)
         c8_ask_ends(a);
         c8_ask(&s, a, true, 0, s.rows);
     }
+    s.tiled = c8_tile_begin(&s, a);
     c8_queries(&s, a);
     for (int i = 0; i < C8_STRIP; i++)
         memcpy(s.tile_unit + i * s.stride, s.unit, (size_t)s.stride * sizeof(float));
@@ -614,6 +628,8 @@ void KFN(attn_c8)(const struct attn_args *a)
             c8_look(&s, s.num_tiles, a, t0);
         c8_strip(&s, a);
     }
+    if (s.tiled)
+        c8_tile_end();
     if (strip > 1)
         c8_ask(&s, a, true, 0, C8_AHEAD);
     for (int r = 0; r < s.rows; r++) {

@@ -27,6 +27,7 @@ struct c8_tile {
 /* Everything that a call remembers of its rows, and of the strip at work: row r of tile i is at i * stride + r. */
 struct c8_rows {
     int rows, stride, num_tiles;
+    bool tiled; /* q.k and p.V go in tiles */
     uint64_t begun, low; /* bit for each row: it has seen a key; it has had a low plane */
     float unit[C8_ROWS], mass[C8_ROWS], others[C8_ROWS];
     int32_t max[C8_ROWS];
@@ -40,7 +41,8 @@ struct c8_rows {
     _Alignas(64) uint8_t p[C8_STRIP * C8_ROWS][ATTN_TILE];   /* high planes */
     _Alignas(64) uint8_t p_low[C8_ROWS][ATTN_TILE];          /* low ones of one tile: few rows' as rows, else a list, */
     uint8_t low_row[C8_ROWS];                                /* which says whose */
-    int8_t q[ATTN_MAX_ROWS * C8_MAX_DIM * 2 + 64]; /* (rows / C8_MR, pd / 4, row, plane, 4): q = 256 * hi + lo */
+    /* q = 256 * hi + lo, (rows / C8_MR, pd / 4, row, plane, 4), or for tiles (plane, ATTN_MAX_ROWS, pd). */
+    int8_t q[ATTN_MAX_ROWS * C8_MAX_DIM * 2 + 64];
     _Alignas(64) float out[ATTN_MAX_ROWS * C8_MAX_DIM], out_low[ATTN_MAX_ROWS * C8_MAX_DIM]; /* (rows, d) */
 };
 
@@ -145,6 +147,11 @@ static void c8_planes(struct c8_rows *s, const struct attn_args *a, int r, int m
         v = _mm512_min_ps(v, _mm512_set1_ps(q_max));
         __m512i n = _mm512_cvtps_epi32(v), hi = _mm512_srai_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(128)), 8);
         __m128i h = _mm512_cvtepi32_epi8(hi), l = _mm512_cvtepi32_epi8(_mm512_sub_epi32(n, _mm512_slli_epi32(hi, 8)));
+        if (s->tiled) {
+            _mm_storeu_si128((__m128i *)(s->q + (size_t)r * pd + i), h);
+            _mm_storeu_si128((__m128i *)(s->q + (size_t)(ATTN_MAX_ROWS + r) * pd + i), l);
+            continue;
+        }
         __m128i pairs[2] = {_mm_unpacklo_epi32(h, l), _mm_unpackhi_epi32(h, l)}; /* four of hi, four of lo, .. */
         for (size_t c = 0; c < 4 && i + c * 4 < pd; c++, to += (size_t)mr * 8)
             if (c % 2)
