@@ -199,6 +199,7 @@ static void c8_queries(struct c8_rows *s, const struct attn_args *a)
         u = _mm512_mask_mov_ps(_mm512_set1_ps(1.0f), _mm512_cmp_ps_mask(u, _mm512_setzero_ps(), _CMP_GT_OQ), u);
         _mm512_storeu_ps(unit + r, u);
         u = _mm512_mul_ps(u, _mm512_set1_ps(a->scale * 0x1.715476p+0f));
+        u = _mm512_maskz_mov_ps(mask16((size_t)(s->rows - r)), u); /* of nobody's rows too: numbers that cost no more */
         _mm512_storeu_ps(s->unit + r, u);
     }
     for (int r = 0; r < s->rows; r++)
