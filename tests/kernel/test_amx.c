@@ -61,17 +61,18 @@ static int weight_at(const int8_t *w, bool nibbles, int k4, int j, int i)
 static void amx_matches_ref(void **state)
 {
     (void)state;
-    static const int shapes[][3] = {{1, 64, 32},     {16, 64, 32},    {17, 8, 31},      {31, 56, 33},    {32, 72, 64},
-                                    {33, 128, 1},    {48, 136, 96},   {64, 104, 40},    {300, 200, 50},  {16, 1000, 32},
-                                    {14, 1032, 70},  {45, 2056, 40},  {600, 64, 33},    {77, 1088, 65},  {1030, 72, 40},
-                                    {130, 17000, 32}};
+    static const int shapes[][3] = {{1, 64, 32},    {16, 64, 32},   {17, 8, 31},    {31, 56, 33},
+                                    {32, 72, 64},   {33, 128, 1},   {48, 136, 96},  {64, 104, 40},
+                                    {300, 200, 50}, {16, 1000, 32}, {14, 1032, 70}, {45, 2056, 40},
+                                    {600, 64, 33},  {77, 1088, 65}, {1030, 72, 40}, {130, 17000, 32}};
     uint32_t seed = 1;
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++)
         for (int with = 0; with < 4; with++) {
             int m = shapes[s][0], k4 = shapes[s][1], n = shapes[s][2], swiglu = with & 1;
             int nr = swiglu ? SWIGLU_NR : GEMM_NR, panels = (n + nr - 1) / nr, cols = panels * GEMM_NR;
             size_t ldx = (size_t)k4 + (with & 2 ? 12 : 0), ldy = (size_t)n + 3;
-            size_t x_bytes = (size_t)(m - 1) * ldx + (size_t)k4, w_bytes = (size_t)cols * (size_t)k4 / (with & 2 ? 2 : 1);
+            size_t x_bytes = (size_t)(m - 1) * ldx + (size_t)k4,
+                   w_bytes = (size_t)cols * (size_t)k4 / (with & 2 ? 2 : 1);
             size_t y_bytes = ((size_t)(m - 1) * ldy + (size_t)n) * 4;
             uint8_t *x = guarded(x_bytes);
             int8_t *w = guarded(w_bytes);

@@ -17,7 +17,7 @@
 
 void KFN(gemm_i8)(const struct gemm_i8_args *a, int panel_begin, int panel_end)
 {
-    if (a->rows > I8_MR)
+    if (a->rows > I8_PAIR_ROWS)
         amx_gemm(a, false, panel_begin, panel_end);
     else
         i8_gemm(a, panel_begin, panel_end);

@@ -6,15 +6,16 @@
 
 #include "kernel/x86/avx512amx.h"
 
-#define AMX_ROWS 16                  /* of a tile of x */
-#define AMX_BLOCK (2 * AMX_ROWS)     /* rows at once */
-#define AMX_K 64                     /* of a tile, along k */
-#define AMX_PIECE 1024               /* of k, at most: 32 KB of weights */
-#define AMX_MOST_ROWS 512            /* of x that stay in L2 while the panels go by, */
-#define AMX_MOST_BYTES (1 << 20)     /* as long as they have no more */
-#define AMX_STEP_ROWS 2              /* that are finished in a step: 1,024 of k are enough for a block */
-#define AMX_ONCE_AHEAD 8192          /* bytes ahead in weights that one block reads, */
-#define AMX_NIBBLES_AHEAD 1536       /* and in those that are made wider */
+#define AMX_ROWS 16              /* of a tile of x */
+#define AMX_BLOCK (2 * AMX_ROWS) /* rows at once */
+#define AMX_K 64                 /* of a tile, along k */
+#define AMX_PIECE 1024           /* of k, at most: 32 KB of weights */
+#define AMX_MOST_ROWS 512        /* of x that stay in L2 while the panels go by, */
+#define AMX_MOST_BYTES (1 << 20) /* as long as they have no more */
+#define AMX_STEP_ROWS 2          /* that are finished in a step: 1,024 of k are enough for a block */
+#define AMX_ONCE_AHEAD 8192      /* bytes ahead in weights that one block reads, */
+#define AMX_PAIR_AHEAD 2048      /* in each of two places, */
+#define AMX_NIBBLES_AHEAD 1536   /* and in those that are made wider */
 
 /* Tiles: 0 to 3 are sums of (rows, columns), 4 and 5 x, 6 and 7 weights, each of 64 bytes a row. */
 
@@ -178,24 +179,85 @@ static void amx_widen(int8_t *to, const int8_t *from, int k)
         }
 }
 
+/* 64 of k of two panels: sums 0 and 1, 2 and 3. */
+ALWAYS_INLINE void amx_pair_step(const uint8_t *x, size_t ldx, const int8_t *w, const int8_t *w2)
+{
+    _tile_loadd(4, x, ldx);
+    _tile_loadd(6, w, 4 * GEMM_NR);
+    _tile_dpbusd(0, 4, 6);
+    _tile_loadd(7, w + 64, 4 * GEMM_NR);
+    _tile_dpbusd(1, 4, 7);
+    _tile_loadd(6, w2, 4 * GEMM_NR);
+    _tile_dpbusd(2, 4, 6);
+    _tile_loadd(7, w2 + 64, 4 * GEMM_NR);
+    _tile_dpbusd(3, 4, 7);
+}
+
+/* At most 16 rows, with weights from memory: it gives more when they are read in two places at once, the panels' first
+ * half and their second. Returns the panel where it has stopped, one before the end when their number is odd. */
+static int amx_pairs(struct amx_work *s, int panel_begin, int panel_end)
+{
+    const struct gemm_i8_args *a = s->a;
+    int half = (panel_end - panel_begin) / 2, rest = a->k4 % AMX_K, whole = a->k4 - rest;
+    for (int r = 0; r < a->rows; r++)
+        memcpy(s->x[r], a->x + (size_t)r * a->ldx + whole, (size_t)rest);
+    for (int p = panel_begin; p < panel_begin + half; p++) {
+        const int8_t *w = a->w + (size_t)p * (size_t)a->k4 * GEMM_NR, *w2 = w + (size_t)half * (size_t)a->k4 * GEMM_NR;
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+        for (int i = 0; i < whole; i += AMX_K, w += AMX_K * GEMM_NR, w2 += AMX_K * GEMM_NR) {
+            for (int line = 0; line < AMX_K * GEMM_NR; line += 64) {
+                __builtin_prefetch(w + AMX_PAIR_AHEAD + line);
+                __builtin_prefetch(w2 + AMX_PAIR_AHEAD + line);
+            }
+            amx_pair_step(a->x + i, a->ldx, w, w2);
+        }
+        if (rest) {
+            memcpy(s->w[0], w, (size_t)rest * GEMM_NR);
+            memcpy(s->wide, w2, (size_t)rest * GEMM_NR);
+            AMX_MEMORY_IS_READ();
+            amx_pair_step(s->x[0], AMX_K, s->w[0], s->wide);
+        }
+        for (int t = 0; t < 2; t++) {
+            int32_t(*sum)[GEMM_NR] = s->sum + t * AMX_ROWS;
+            if (t == 0) {
+                _tile_stored(0, sum[0], sizeof(sum[0]));
+                _tile_stored(1, sum[0] + 16, sizeof(sum[0]));
+            } else {
+                _tile_stored(2, sum[0], sizeof(sum[0]));
+                _tile_stored(3, sum[0] + 16, sizeof(sum[0]));
+            }
+            AMX_MEMORY_IS_READ();
+            i8_store(a, sum, 0, a->rows, p + t * half);
+        }
+    }
+    return panel_begin + 2 * half;
+}
+
 static void amx_gemm(const struct gemm_i8_args *a, bool nibbles, int panel_begin, int panel_end)
 {
     struct amx_work s; /* large, but only what is used of it is touched */
+    bool pairs = a->rows <= AMX_ROWS && !nibbles;
     struct amx_config config = {.palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}};
     for (int t = 0; t < 8; t++) {
-        int rows = t == 2 || t == 3 || t == 5 ? a->rows - AMX_ROWS : t < 6 ? a->rows : AMX_ROWS;
+        int rows = t >= 6 ? AMX_ROWS : pairs || t == 0 || t == 1 || t == 4 ? a->rows : a->rows - AMX_ROWS;
         config.rows[t] = (uint8_t)(rows > 0 && rows < AMX_ROWS ? rows : AMX_ROWS);
     }
     s.a = a;
     s.waiting = (struct amx_waiting){s.sum, 0, 0, 0};
     memset(s.x, 0, sizeof(s.x));
     memset(s.w, 0, sizeof(s.w));
+    memset(s.wide, 0, sizeof(s.w));
     int pieces = (a->k4 + AMX_PIECE - 1) / AMX_PIECE, most = AMX_MOST_BYTES / (int)a->ldx;
     int piece = ((a->k4 + pieces - 1) / pieces + AMX_K - 1) / AMX_K * AMX_K;
     most = most > AMX_MOST_ROWS ? AMX_MOST_ROWS : most < 2 * AMX_BLOCK ? 2 * AMX_BLOCK : most;
     int blocks = (a->rows + most - 1) / most, rows = (a->rows + blocks - 1) / blocks;
     rows = (rows + AMX_BLOCK - 1) / AMX_BLOCK * AMX_BLOCK;
     _tile_loadconfig(&config);
+    if (pairs)
+        panel_begin = amx_pairs(&s, panel_begin, panel_end);
     for (int r0 = 0, r1; r0 < a->rows; r0 = r1) {
         r1 = r0 + rows < a->rows ? r0 + rows : a->rows;
         bool once = r1 - r0 <= AMX_BLOCK;

@@ -27,7 +27,7 @@ struct c8_tile {
 /* Everything that a call remembers of its rows, and of the strip at work: row r of tile i is at i * stride + r. */
 struct c8_rows {
     int rows, stride, num_tiles;
-    bool tiled; /* q.k and p.V go in tiles */
+    bool tiled;          /* q.k and p.V go in tiles */
     uint64_t begun, low; /* bit for each row: it has seen a key; it has had a low plane */
     float unit[C8_ROWS], mass[C8_ROWS], others[C8_ROWS];
     int32_t max[C8_ROWS];
