@@ -617,9 +617,11 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.max, 0, sizeof(s.max));
     int64_t begin = c8_first_tile(a), end = attn_end(a, a->tokens - 1);
     int strip = s.rows > C8_FEW ? C8_STRIP : 1;
-    if (strip == 1) { /* the first tile, while q is looked at, and what the results are written to */
+    if (strip == 1 && cpu_nta_is_fast) { /* the first tile, while q is looked at; else L2 finds it sooner by itself */
         fetch_once(c8_k_at(a, begin), ATTN_TILE * c8_padded_dim(a->d));
         fetch_once(c8_v_at(a, begin), ATTN_TILE * a->d);
+    }
+    if (strip == 1) { /* and what the results are written to */
         c8_ask_ends(a);
         c8_ask(&s, a, true, 0, s.rows);
     }
