@@ -17,6 +17,7 @@
 #define REPLICATED_TOKENS 4 /* at most this many: each worker computes all rows */
 #define MOST_PANELS 32      /* of a linear that a worker takes at a time */
 #define HEADS_TOKENS 96     /* rows of q, k, v that are finished while they are in L2 */
+#define QKV_TOKENS 528      /* rows that stay in L2 while their heads of q, k and v are computed */
 #define BLOCK_TOKENS 264    /* rows that go through o, gate, up and down together, to find each other in the caches */
 
 /* What row work reads and writes: the step's, or a worker's own. */
@@ -367,16 +368,16 @@ static void columns(const struct part *w, const struct linear *set, int count, f
     barrier(w, phase);
 }
 
-/* Heads [begin, end) of q, k and v of all tokens, finished a few rows at a time, while they are in this worker's cache.
- */
-static void qkv_heads(const struct part *w, int layer_idx, int begin, int end)
+/* Heads [begin, end) of q, k and v of tokens [first, last), finished a few rows at a time, while they are in this
+ * worker's cache. */
+static void qkv_heads(const struct part *w, int layer_idx, int begin, int end, int first, int last)
 {
     const struct pass *p = w->p;
     const struct model_config *c = &p->m->config;
     size_t hidden = (size_t)c->hidden_size, ld = ld_qkv(c);
-    int tokens = p->batch->num_tokens, per_head = c->head_dim / GEMM_NR;
-    for (int from = 0, to; from < tokens; from = to) {
-        to = MIN(from + HEADS_TOKENS, tokens);
+    int per_head = c->head_dim / GEMM_NR;
+    for (int from = first, to; from < last; from = to) {
+        to = MIN(from + HEADS_TOKENS, last);
         struct linear_input in = linear_input_from(&w->rows->in, from);
         linear_forward(p->m->ops, p->m->layers[layer_idx].qkv, NUM_QKV, p->ws->qkv + (size_t)from * ld, ld,
                        w->rows->h + (size_t)from * hidden, hidden, &in, to - from, begin * per_head, end * per_head);
@@ -402,9 +403,15 @@ static void qkv(const struct part *w, int layer_idx)
         return;
     }
     struct pool_turn turn;
-    pool_turn_begin(&turn, p->m->pool, w->worker, heads, MOST_PANELS);
+    int blocks = (tokens + QKV_TOKENS - 1) / QKV_TOKENS;
+    pool_turn_begin(&turn, p->m->pool, w->worker, heads * blocks, MOST_PANELS);
     while (pool_turn_next(&turn, &begin, &end))
-        qkv_heads(w, layer_idx, begin, end);
+        for (int last; begin < end; begin = last) {
+            int block = begin / heads, from, to;
+            last = MIN(end, (block + 1) * heads);
+            pool_slice(tokens, 12, block, blocks, &from, &to);
+            qkv_heads(w, layer_idx, begin - block * heads, last - block * heads, from, to);
+        }
     barrier(w, PROFILE_HEADS);
 }
 
