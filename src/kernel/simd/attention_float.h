@@ -21,6 +21,16 @@ struct attn_tile {
     const uint8_t *next_k; /* what is fetched while V is read, as V is while K is: it follows in memory */
 };
 
+#define ATTN_NEAR 2048 /* bytes ahead, at most, where L2 reads ahead as well (Intel) */
+
+/* How far ahead of K to ask, and of V until `turn`, behind which it is as far ahead of K's next tile. */
+ALWAYS_INLINE ptrdiff_t attn_near(const struct attn_tile *tile, size_t bytes, const uint8_t **ret_turn)
+{
+    size_t all = ATTN_TILE * tile->d * bytes, near = all < ATTN_NEAR ? all : ATTN_NEAR;
+    *ret_turn = tile->v + (all - near);
+    return (ptrdiff_t)near;
+}
+
 /* Vectors at once for mr rows. */
 ALWAYS_INLINE int attn_vectors(int mr)
 {
@@ -36,7 +46,8 @@ ALWAYS_INLINE void attn_dots(int mr, enum elem elem, struct attn_rows *s, int r0
         V acc[ATTN_MR][MAX_NV];
         const uint8_t *k = tile->k + (size_t)t * elem_size(elem);
         const float *q = s->q + (size_t)r0 * tile->d, *end = q + (size_t)mr * tile->d;
-        ptrdiff_t to_v = tile->v - tile->k;
+        const uint8_t *turn;
+        ptrdiff_t to_v = cpu_nta_is_fast ? tile->v - tile->k : attn_near(tile, elem_size(elem), &turn);
         UNROLL
         for (int r = 0; r < mr; r++) {
             UNROLL
@@ -65,10 +76,13 @@ struct attn_keys {
 };
 
 /* Adds p.v for nv vectors of channels from i on to mr rows; v is key 0, whose rows are ldv bytes apart. fetch: what is
- * fetched meanwhile, as much as is read. */
+ * fetched meanwhile, as much as is read; tile: what v is of, if it is. */
 ALWAYS_INLINE void attn_values_at(int mr, int nv, enum elem elem, struct attn_rows *s, int r0, struct attn_keys keys,
-                                  const uint8_t *v, size_t ldv, int i, const uint8_t *fetch)
+                                  const uint8_t *v, size_t ldv, int i, const uint8_t *fetch,
+                                  const struct attn_tile *tile)
 {
+    const uint8_t *turn = NULL;
+    ptrdiff_t near = tile && !cpu_nta_is_fast ? attn_near(tile, elem_size(elem), &turn) : 0;
     V acc[ATTN_MR][MAX_NV];
     float *out = s->out + (size_t)r0 * (size_t)s->ld + i;
     UNROLL
@@ -81,7 +95,10 @@ ALWAYS_INLINE void attn_values_at(int mr, int nv, enum elem elem, struct attn_ro
     v += (size_t)keys.from * ldv;
     NO_UNROLL
     for (; p < end; p++, v += ldv, fetch += nv * VL * (int)elem_size(elem)) {
-        fetch_once(fetch, nv * VL * (int)elem_size(elem));
+        if (near)
+            fetch_lines(v < turn ? v + near : tile->next_k + (v - turn), nv * VL * (int)elem_size(elem));
+        else
+            fetch_once(fetch, nv * VL * (int)elem_size(elem));
         outer_step(mr, nv, elem, acc, p, ATTN_TILE, v);
     }
     UNROLL
@@ -100,12 +117,13 @@ ALWAYS_INLINE void attn_values(int mr, enum elem elem, struct attn_rows *s, int 
     int i = 0;
     for (; i + nv * VL <= d; i += nv * VL)
         attn_values_at(mr, nv, elem, s, r0, keys, tile->v + (size_t)i * bytes, ldv, i,
-                       tile->next_k + i * ATTN_TILE * bytes);
+                       tile->next_k + i * ATTN_TILE * bytes, tile);
     for (; i + VL <= d; i += VL)
         attn_values_at(mr, 1, elem, s, r0, keys, tile->v + (size_t)i * bytes, ldv, i,
-                       tile->next_k + i * ATTN_TILE * bytes);
+                       tile->next_k + i * ATTN_TILE * bytes, tile);
     if (i < d)
-        attn_values_at(mr, 1, ELEM_F32, s, r0, keys, (const uint8_t *)s->v_tail, sizeof(s->v_tail[0]), i, tile->next_k);
+        attn_values_at(mr, 1, ELEM_F32, s, r0, keys, (const uint8_t *)s->v_tail, sizeof(s->v_tail[0]), i, tile->next_k,
+                       NULL);
 }
 
 /* One function for each number of rows. */
