@@ -17,8 +17,6 @@
 #define AMX_PAIR_AHEAD 2048      /* in each of two places, */
 #define AMX_NIBBLES_AHEAD 1536   /* and in those that are made wider */
 
-/* Tiles: 0 to 3 are sums of (rows, columns), 4 and 5 x, 6 and 7 weights, each of 64 bytes a row. */
-
 /* Sums whose rows [r, end) of panel p are not finished yet. */
 struct amx_waiting {
     int32_t (*sum)[GEMM_NR];
@@ -48,7 +46,8 @@ static void amx_finish(struct amx_work *s, int most)
     w->r += rows;
 }
 
-/* Adds 64 of k. two: there are more than 16 rows. once: weights are what streams past, and x is what stays. */
+/* Adds 64 of k. Tiles 0 to 3 are sums of (rows, columns), 4 and 5 x, 6 and 7 weights. two: there are more than 16 rows.
+ * once: weights are what streams past, and x is what stays. */
 ALWAYS_INLINE void amx_step(bool two, bool once, const uint8_t *x, size_t ldx, const int8_t *w)
 {
     if (once) {
@@ -115,29 +114,20 @@ ALWAYS_INLINE void amx_dots(bool two, bool once, struct amx_work *s, bool add, c
     AMX_MEMORY_IS_READ();
 }
 
-static void amx_dots_one(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,
-                         int32_t (*sum)[GEMM_NR])
-{
-    amx_dots(false, false, s, add, x, rows, w, k, sum);
-}
-
-static void amx_dots_two(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,
-                         int32_t (*sum)[GEMM_NR])
-{
-    amx_dots(true, false, s, add, x, rows, w, k, sum);
-}
-
-static void amx_dots_one_once(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,
-                              int32_t (*sum)[GEMM_NR])
-{
-    amx_dots(false, true, s, add, x, rows, w, k, sum);
-}
-
-static void amx_dots_two_once(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,
-                              int32_t (*sum)[GEMM_NR])
-{
-    amx_dots(true, true, s, add, x, rows, w, k, sum);
-}
+/* One function for each shape, so that what it tests is constant. */
+typedef void amx_dots_fn(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,
+                         int32_t (*sum)[GEMM_NR]);
+#define AMX_DOTS(name, two, once)                                                                                      \
+    static void name(struct amx_work *s, bool add, const uint8_t *x, int rows, const int8_t *w, int k,                 \
+                     int32_t(*sum)[GEMM_NR])                                                                           \
+    {                                                                                                                  \
+        amx_dots(two, once, s, add, x, rows, w, k, sum);                                                               \
+    }
+AMX_DOTS(amx_dots_one, false, false)
+AMX_DOTS(amx_dots_two, true, false)
+AMX_DOTS(amx_dots_one_once, false, true)
+AMX_DOTS(amx_dots_two_once, true, true)
+static amx_dots_fn *const amx_dots_of[2][2] = {{amx_dots_one, amx_dots_two}, {amx_dots_one_once, amx_dots_two_once}};
 
 /* Rows [r0, r1) times a piece of panel p: k of it, as w has them, from k0 on. */
 static void amx_piece(struct amx_work *s, int r0, int r1, int p, const int8_t *w, int k0, int k)
@@ -154,10 +144,7 @@ static void amx_piece(struct amx_work *s, int r0, int r1, int p, const int8_t *w
         }
         int32_t(*sum)[GEMM_NR] = s->sum + (pieces ? slot : 0);
         const uint8_t *x = a->x + (size_t)r * a->ldx + k0;
-        if (r1 - r0 <= AMX_BLOCK)
-            (rows > AMX_ROWS ? amx_dots_two_once : amx_dots_one_once)(s, k0 > 0, x, rows, w, k, sum);
-        else
-            (rows > AMX_ROWS ? amx_dots_two : amx_dots_one)(s, k0 > 0, x, rows, w, k, sum);
+        amx_dots_of[r1 - r0 <= AMX_BLOCK][rows > AMX_ROWS](s, k0 > 0, x, rows, w, k, sum);
         if (last)
             s->waiting = (struct amx_waiting){sum, r, r + rows, p};
     }
