@@ -21,15 +21,35 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* What avx512vnni_gemm.h has, from ref. */
-static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int r0, int rows, int p)
+/* What avx512vnni_gemm.h has, from ref: columns know the panel that they are of. */
+struct i8_columns {
+    int p;
+};
+
+static void i8_panel_columns(const struct gemm_i8_args *a, int p, struct i8_columns *ret)
 {
+    (void)a;
+    ret[0].p = ret[1].p = p;
+}
+
+static void i8_store_with(const struct gemm_i8_args *a, const struct i8_columns *c, int32_t (*sum)[GEMM_NR], int r0,
+                          int rows, int p)
+{
+    assert_int_equal(c[0].p, p);
+    assert_int_equal(c[1].p, p);
     for (int r = 0; r < rows; r++) {
         uint32_t acc[GEMM_NR];
         for (int j = 0; j < GEMM_NR; j++)
             acc[j] = (uint32_t)sum[r][j] - 128 * (uint32_t)a->w_sum[p * GEMM_NR + j];
         gemm_i8_finish(a, acc, r0 + r, p);
     }
+}
+
+static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int r0, int rows, int p)
+{
+    struct i8_columns c[2];
+    i8_panel_columns(a, p, c);
+    i8_store_with(a, c, sum, r0, rows, p);
 }
 
 #include "kernel/x86/avx512amx_gemm.h"

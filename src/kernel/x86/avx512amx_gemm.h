@@ -1,8 +1,8 @@
 /* INT8 GEMM in AMX tiles; part of avx512amx.c, and of tests/kernel/test_amx.c with tiles in C. A packed panel is what a
  * tile of weights wants: 16 rows of four k by 16 columns, two of them side by side. Rows of x go 32 at a time over a
  * piece of a panel that stays in L1, while x streams past it from L2: tiles that all come from L2 get through at half
- * the speed of the multiplications. What is stored of a block is made between the steps of the next: other units do
- * it. A last piece of k is filled up with zeros. */
+ * the speed of the multiplications. What is stored of a block is made at the end of the next,
+ * while the tiles have steps to go: other units do it. A last piece of k is filled up with zeros. */
 
 #include "kernel/x86/avx512amx.h"
 
@@ -12,15 +12,16 @@
 #define AMX_PIECE 1024           /* of k, at most: 32 KB of weights */
 #define AMX_MOST_ROWS 512        /* of x that stay in L2 while the panels go by, */
 #define AMX_MOST_BYTES (1 << 20) /* as long as they have no more */
-#define AMX_STEP_ROWS 2          /* that are finished in a step: 1,024 of k are enough for a block */
+#define AMX_SWIGLU_ROWS 4        /* that are finished in two steps: with SwiGLU it is too much to do at once */
 #define AMX_ONCE_AHEAD 8192      /* bytes ahead in weights that one block reads, */
 #define AMX_PAIR_AHEAD 2048      /* in each of two places, */
 #define AMX_NIBBLES_AHEAD 1536   /* and in those that are made wider */
 
-/* Sums whose rows [r, end) of panel p are not finished yet. */
+/* Sums of rows [r, r + rows) of panel p that are not finished yet. */
 struct amx_waiting {
     int32_t (*sum)[GEMM_NR];
-    int r, end, p;
+    int r, rows, p;
+    struct i8_columns columns[2];
 };
 
 /* Of one call. */
@@ -38,37 +39,59 @@ struct amx_work {
 static void amx_finish(struct amx_work *s, int most)
 {
     struct amx_waiting *w = &s->waiting;
-    int rows = w->end - w->r < most ? w->end - w->r : most;
+    int rows = w->rows < most ? w->rows : most;
     if (rows == 0)
         return;
-    i8_store(s->a, w->sum, w->r, rows, w->p);
+    i8_store_with(s->a, w->columns, w->sum, w->r, rows, w->p);
     w->sum += rows;
     w->r += rows;
+    w->rows -= rows;
 }
 
-/* Adds 64 of k. Tiles 0 to 3 are sums of (rows, columns), 4 and 5 x, 6 and 7 weights. two: there are more than 16 rows.
- * once: weights are what streams past, and x is what stays. */
-ALWAYS_INLINE void amx_step(bool two, bool once, const uint8_t *x, size_t ldx, const int8_t *w)
+/* 64 of k of x, to tile 4 or 5, and of 16 columns of weights, to 6 or 7. once: weights are what streams past, and x is
+ * what stays. */
+ALWAYS_INLINE void amx_load_x(bool once, bool second, const uint8_t *x, size_t ldx)
 {
-    if (once) {
-        _tile_stream_loadd(6, w, 4 * GEMM_NR);
-        _tile_stream_loadd(7, w + 64, 4 * GEMM_NR);
+    if (once && second)
+        _tile_loadd(5, x + AMX_ROWS * ldx, ldx);
+    else if (once)
         _tile_loadd(4, x, ldx);
-    } else {
-        _tile_loadd(6, w, 4 * GEMM_NR);
-        _tile_loadd(7, w + 64, 4 * GEMM_NR);
+    else if (second)
+        _tile_stream_loadd(5, x + AMX_ROWS * ldx, ldx);
+    else
         _tile_stream_loadd(4, x, ldx);
-    }
+}
+
+ALWAYS_INLINE void amx_load_w(bool once, bool second, const int8_t *w)
+{
+    if (once && second)
+        _tile_stream_loadd(7, w + 64, 4 * GEMM_NR);
+    else if (once)
+        _tile_stream_loadd(6, w, 4 * GEMM_NR);
+    else if (second)
+        _tile_loadd(7, w + 64, 4 * GEMM_NR);
+    else
+        _tile_loadd(6, w, 4 * GEMM_NR);
+}
+
+/* Adds what is loaded to tiles 0 to 3, the sums of (rows, columns), and loads what comes next, each tile as soon as
+ * nothing wants it any more: the other way round takes a fifth longer. two: there are more than 16 rows. */
+ALWAYS_INLINE void amx_step(bool two, bool once, bool next, const uint8_t *x, size_t ldx, const int8_t *w)
+{
     _tile_dpbusd(0, 4, 6);
     _tile_dpbusd(1, 4, 7);
-    if (!two)
-        return;
-    if (once)
-        _tile_loadd(5, x + AMX_ROWS * ldx, ldx);
-    else
-        _tile_stream_loadd(5, x + AMX_ROWS * ldx, ldx);
-    _tile_dpbusd(2, 5, 6);
-    _tile_dpbusd(3, 5, 7);
+    if (next)
+        amx_load_x(once, false, x, ldx);
+    if (two)
+        _tile_dpbusd(2, 5, 6);
+    if (next)
+        amx_load_w(once, false, w);
+    if (two)
+        _tile_dpbusd(3, 5, 7);
+    if (two && next)
+        amx_load_x(once, true, x, ldx);
+    if (next)
+        amx_load_w(once, true, w);
 }
 
 /* rows of x, two tiles of them or one, times k of a panel, to sum or added to it. s->w holds the panel's k beyond whole
@@ -77,9 +100,16 @@ ALWAYS_INLINE void amx_dots(bool two, bool once, struct amx_work *s, bool add, c
                             const int8_t *w, int k, int32_t (*sum)[GEMM_NR])
 {
     size_t ldx = s->a->ldx;
-    int i = 0, rest = k % AMX_K;
+    int steps = (k + AMX_K - 1) / AMX_K, whole = k / AMX_K, rest = k % AMX_K;
+    for (int r = 0; rest && r < rows; r++)
+        memcpy(s->x[r], x + (size_t)r * ldx + (k - rest), (size_t)rest);
+    AMX_MEMORY_IS_READ();
+    amx_load_x(once, false, whole ? x : s->x[0], whole ? ldx : AMX_K);
+    amx_load_w(once, false, whole ? w : s->w[0]);
+    if (two)
+        amx_load_x(once, true, whole ? x : s->x[0], whole ? ldx : AMX_K);
+    amx_load_w(once, true, whole ? w : s->w[0]);
     if (add) {
-        AMX_MEMORY_IS_READ();
         _tile_loadd(0, sum[0], sizeof(sum[0]));
         _tile_loadd(1, sum[0] + 16, sizeof(sum[0]));
         if (two) {
@@ -92,17 +122,15 @@ ALWAYS_INLINE void amx_dots(bool two, bool once, struct amx_work *s, bool add, c
         _tile_zero(2);
         _tile_zero(3);
     }
-    for (; i + AMX_K <= k; i += AMX_K) {
-        amx_step(two, once, x + i, ldx, w + (size_t)i * GEMM_NR);
+    for (int i = 1; i <= steps; i++) {
+        if (i < whole)
+            amx_step(two, once, true, x + i * AMX_K, ldx, w + (size_t)i * AMX_K * GEMM_NR);
+        else
+            amx_step(two, once, i < steps, s->x[0], AMX_K, s->w[0]);
         for (int line = 0; line < s->lines; line++, s->ask += 64)
             __builtin_prefetch(s->ask, 0, 2); /* into L2 */
-        amx_finish(s, AMX_STEP_ROWS);
-    }
-    if (rest) {
-        for (int r = 0; r < rows; r++)
-            memcpy(s->x[r], x + (size_t)r * ldx + i, (size_t)rest);
-        AMX_MEMORY_IS_READ();
-        amx_step(two, once, s->x[0], AMX_K, s->w[0]);
+        if (s->a->swiglu && i % 2 == 0)
+            amx_finish(s, AMX_SWIGLU_ROWS);
     }
     amx_finish(s, AMX_BLOCK);
     _tile_stored(0, sum[0], sizeof(sum[0]));
@@ -145,8 +173,14 @@ static void amx_piece(struct amx_work *s, int r0, int r1, int p, const int8_t *w
         int32_t(*sum)[GEMM_NR] = s->sum + (pieces ? slot : 0);
         const uint8_t *x = a->x + (size_t)r * a->ldx + k0;
         amx_dots_of[r1 - r0 <= AMX_BLOCK][rows > AMX_ROWS](s, k0 > 0, x, rows, w, k, sum);
-        if (last)
-            s->waiting = (struct amx_waiting){sum, r, r + rows, p};
+        if (last) {
+            s->waiting.sum = sum;
+            s->waiting.r = r;
+            s->waiting.rows = rows;
+            if (s->waiting.p != p)
+                i8_panel_columns(a, p, s->waiting.columns);
+            s->waiting.p = p;
+        }
     }
 }
 
@@ -233,7 +267,8 @@ static void amx_gemm(const struct gemm_i8_args *a, bool nibbles, int panel_begin
         config.rows[t] = (uint8_t)(rows > 0 && rows < AMX_ROWS ? rows : AMX_ROWS);
     }
     s.a = a;
-    s.waiting = (struct amx_waiting){s.sum, 0, 0, 0};
+    s.waiting.rows = 0;
+    s.waiting.p = -1;
     memset(s.x, 0, sizeof(s.x));
     memset(s.w, 0, sizeof(s.w));
     memset(s.wide, 0, sizeof(s.w));

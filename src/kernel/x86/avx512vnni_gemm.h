@@ -126,33 +126,47 @@ ALWAYS_INLINE __m512 i8_finish(const struct gemm_i8_args *a, const struct i8_col
     return _mm512_add_ps(f, c->bias);
 }
 
-ALWAYS_INLINE void i8_store_rows(const struct gemm_i8_args *a, bool zeros, bool swiglu, int32_t (*sum)[GEMM_NR], int r0,
-                                 int rows, int p)
+ALWAYS_INLINE void i8_store_rows(const struct gemm_i8_args *a, const struct i8_columns *c, bool zeros, bool swiglu,
+                                 int32_t (*sum)[GEMM_NR], int r0, int rows, int p)
 {
     static const float one = 1.0f; /* times 1 changes nothing either */
     int j = p * GEMM_NR, at = swiglu ? p * SWIGLU_NR : j;
-    struct i8_columns left = i8_columns_at(a, j), right = i8_columns_at(a, j + 16);
     __mmask16 here = mask16((size_t)(a->n - at)), there = a->n - at > 16 ? mask16((size_t)(a->n - at - 16)) : 0;
     const float *scale = a->row_scale ? a->row_scale + r0 : &one;
     float *y = a->y + (size_t)r0 * a->ldy + at;
     for (int r = 0; r < rows; r++, y += a->ldy, scale += a->row_scale != NULL) {
         __m512 s = _mm512_set1_ps(*scale);
-        __m512 lo = i8_finish(a, &left, zeros, sum[r], s, r0 + r, j);
-        __m512 hi = i8_finish(a, &right, zeros, sum[r] + 16, s, r0 + r, j + 16);
+        __m512 lo = i8_finish(a, &c[0], zeros, sum[r], s, r0 + r, j);
+        __m512 hi = i8_finish(a, &c[1], zeros, sum[r] + 16, s, r0 + r, j + 16);
         _mm512_mask_storeu_ps(y, here, swiglu ? silu_mul_ps(lo, hi) : lo);
         if (!swiglu)
             _mm512_mask_storeu_ps(y + 16, there, hi);
     }
 }
 
-static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int r0, int rows, int p)
+/* Rows of panel p, whose columns c are. */
+static void i8_store_with(const struct gemm_i8_args *a, const struct i8_columns *c, int32_t (*sum)[GEMM_NR], int r0,
+                          int rows, int p)
 {
     if (a->row_zero || a->col_zero)
-        i8_store_rows(a, true, a->swiglu, sum, r0, rows, p);
+        i8_store_rows(a, c, true, a->swiglu, sum, r0, rows, p);
     else if (a->swiglu)
-        i8_store_rows(a, false, true, sum, r0, rows, p);
+        i8_store_rows(a, c, false, true, sum, r0, rows, p);
     else
-        i8_store_rows(a, false, false, sum, r0, rows, p);
+        i8_store_rows(a, c, false, false, sum, r0, rows, p);
+}
+
+ALWAYS_INLINE void i8_panel_columns(const struct gemm_i8_args *a, int p, struct i8_columns *ret)
+{
+    ret[0] = i8_columns_at(a, p * GEMM_NR);
+    ret[1] = i8_columns_at(a, p * GEMM_NR + 16);
+}
+
+static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int r0, int rows, int p)
+{
+    struct i8_columns c[2];
+    i8_panel_columns(a, p, c);
+    i8_store_with(a, c, sum, r0, rows, p);
 }
 
 /* One function for each number of rows, so that a remainder costs what it is. */
