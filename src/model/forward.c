@@ -16,9 +16,9 @@
 
 #define REPLICATED_TOKENS 4 /* at most this many: each worker computes all rows */
 #define MOST_PANELS 32      /* of a linear that a worker takes at a time */
-#define HEADS_TOKENS 96     /* rows of q, k, v that are finished while they are in L2 */
-#define QKV_TOKENS 528      /* rows that stay in L2 while their heads of q, k and v are computed */
-#define BLOCK_TOKENS 264    /* rows that go through o, gate, up and down together, to find each other in the caches */
+#define BLOCK_TOKENS 528    /* rows that go through a layer together, to find each other in the caches, */
+#define GEMM_TOKENS 264     /* and through its linears half of them at a time */
+#define HEADS_ROWS 768      /* rows of heads of q, k and v that are finished while they are in L2 */
 
 /* What row work reads and writes: the step's, or a worker's own. */
 struct rows {
@@ -32,18 +32,26 @@ struct chunk {
     int token, count;
 };
 
+/* Tokens [from, to), and their chunks. */
+struct block {
+    int from, to;
+    struct chunk *chunks;
+    int num_chunks;
+};
+
 struct workspace {
     int max_tokens, num_workers;
     size_t map_bytes;
     uint8_t *map;
     struct rows shared, *own; /* own: (workers), of REPLICATED_TOKENS */
     float *out;               /* (tokens, ld_out): hidden of o or down, not yet added to x */
-    float *qkv;               /* (tokens, ld_qkv): heads of q, k and v */
-    float *attn;              /* (tokens, ld_attn) */
-    float *gate_up;           /* (tokens of a block, ...): gate and up, or both in one when they are fused */
+    float *qkv;               /* (tokens of a block, ld_qkv): heads of q, k and v */
+    float *attn;              /* (tokens of a block, ld_attn) */
+    float *gate_up;           /* (tokens of a GEMM, ...): gate and up, or both in one when they are fused */
     float *cos[LAYER_TYPE_COUNT], *sin[LAYER_TYPE_COUNT]; /* (tokens, head_dim / 2) */
     struct chunk *chunks;                                 /* (tokens) */
-    int num_chunks;
+    struct block *blocks;
+    int num_blocks;
     struct profile *profile;
 };
 
@@ -123,6 +131,7 @@ static size_t workspace_lay_out(struct workspace *ws, const struct model_config 
         ws->sin[i] = (float *)take(base, &at, half);
     }
     ws->chunks = (struct chunk *)take(base, &at, t * sizeof(*ws->chunks));
+    ws->blocks = (struct block *)take(base, &at, (t / BLOCK_TOKENS + 1) * sizeof(*ws->blocks));
     return at;
 }
 
@@ -216,8 +225,8 @@ static void embed_row(const struct model *m, int32_t token, float *x)
 }
 
 /* What follows q, k, v for heads [begin, end) of tokens [from, to), counted over the heads of q, then k, then v: q and
- * k are normed and rotated, and k and v written to the cache. */
-static void heads_finish(const struct pass *p, int layer_idx, int begin, int end, int from, int to)
+ * k are normed and rotated, and k and v written to the cache. qkv: where the row of token from is. */
+static void heads_finish(const struct pass *p, int layer_idx, int begin, int end, int from, int to, float *qkv)
 {
     const struct model_config *c = &p->m->config;
     const struct kernel_ops *ops = p->m->ops;
@@ -230,7 +239,7 @@ static void heads_finish(const struct pass *p, int layer_idx, int begin, int end
         int64_t slot = p->batch->slot_mapping[t];
         int in_tile = (int)(slot % ATTN_TILE);
         for (int i = begin; i < end; i++) {
-            float *x = p->ws->qkv + (size_t)t * ld_qkv(c) + (size_t)i * (size_t)d;
+            float *x = qkv + (size_t)(t - from) * ld_qkv(c) + (size_t)i * (size_t)d;
             bool is_v = i >= q_heads + kv_heads;
             int h = (i - q_heads) % kv_heads; /* of k and v */
             const struct norm *norm = i < q_heads ? &layer->q_norm : &layer->k_norm;
@@ -252,19 +261,19 @@ static void heads_finish(const struct pass *p, int layer_idx, int begin, int end
     }
 }
 
-/* Task i of a layer's attention: a chunk's tokens for one KV head and the query heads that share it. Head by head,
+/* Task i of a block's attention: a chunk's tokens for one KV head and the query heads that share it. Head by head,
  * because the chunks of a request share what a head has in the caches. */
-static struct attn_args attn_task(const struct pass *p, int layer_idx, int i)
+static struct attn_args attn_task(const struct pass *p, const struct block *b, int layer_idx, int i)
 {
     const struct model_config *c = &p->m->config;
     const struct model_layer *layer = &p->m->layers[layer_idx];
     const struct workspace *ws = p->ws;
-    const struct chunk *chunk = &ws->chunks[i % ws->num_chunks];
-    int kv_head = i / ws->num_chunks, t = chunk->token, group = c->num_attention_heads / c->num_key_value_heads;
+    const struct chunk *chunk = &b->chunks[i % b->num_chunks];
+    int kv_head = i / b->num_chunks, t = chunk->token, group = c->num_attention_heads / c->num_key_value_heads;
     size_t at = (size_t)kv_head * (size_t)group * (size_t)c->head_dim;
     return (struct attn_args){
-        .q = ws->qkv + (size_t)t * ld_qkv(c) + at,
-        .out = ws->attn + (size_t)t * ld_attn(c) + at,
+        .q = ws->qkv + (size_t)(t - b->from) * ld_qkv(c) + at,
+        .out = ws->attn + (size_t)(t - b->from) * ld_attn(c) + at,
         .group = group,
         .d = c->head_dim,
         .ldq = ld_qkv(c),
@@ -298,23 +307,36 @@ static void attend(const struct pass *p, int layer_idx, struct attn_args a)
     }
 }
 
-/* Chunks of the step's tokens: consecutive positions of one request, their query rows at most what a call takes.
- * Requests as they come, which is about how they lie in memory; of each the late (long) positions first. */
-static void chunks_find(struct pass *p)
+/* Chunks of a block: consecutive positions of one request, their query rows at most what a call takes. Requests as they
+ * come, which is about how they lie in memory; of each the late (long) positions first. */
+static void chunks_find(const struct pass *p, struct block *block)
 {
     const struct batch *b = p->batch;
     const struct model_config *c = &p->m->config;
-    struct workspace *ws = p->ws;
     int group = c->num_attention_heads / c->num_key_value_heads, most = MAX(ATTN_CHUNK_ROWS / group, 1);
-    ws->num_chunks = 0;
-    for (int t = 0, end; t < b->num_tokens; t = end) {
-        for (end = t + 1; end < b->num_tokens && b->block_table[end] == b->block_table[t] &&
+    block->chunks = p->ws->chunks + block->from;
+    block->num_chunks = 0;
+    for (int t = block->from, end; t < block->to; t = end) {
+        for (end = t + 1; end < block->to && b->block_table[end] == b->block_table[t] &&
                           b->positions[end] == b->positions[end - 1] + 1;)
             end++;
         for (int count, left = end - t; left > 0; left -= count) {
             count = (left - 1) % most + 1;
-            ws->chunks[ws->num_chunks++] = (struct chunk){t + left - count, count};
+            block->chunks[block->num_chunks++] = (struct chunk){t + left - count, count};
         }
+    }
+}
+
+/* The blocks of a step. A tap sees a layer's rows all at once. */
+static void blocks_find(struct pass *p)
+{
+    struct workspace *ws = p->ws;
+    int tokens = p->batch->num_tokens;
+    ws->num_blocks = p->batch->tap ? 1 : (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+    for (int i = 0; i < ws->num_blocks; i++) {
+        struct block *b = &ws->blocks[i];
+        pool_slice(tokens, 12, i, ws->num_blocks, &b->from, &b->to);
+        chunks_find(p, b);
     }
 }
 
@@ -355,6 +377,13 @@ static void quantize_rows(const struct part *w, const struct linear *l, const fl
     rows_done(w);
 }
 
+/* The rows of [from, to) that go through a linear together from `from` on: equal parts. */
+static int gemm_rows(int from, int to)
+{
+    int parts = (to - from + GEMM_TOKENS - 1) / GEMM_TOKENS;
+    return (to - from + parts - 1) / parts;
+}
+
 /* Columns of a set of linears, shared out, for rows [from, to), which begin at x and y. */
 static void columns(const struct part *w, const struct linear *set, int count, float *y, size_t ldy, const float *x,
                     size_t ldx, int from, int to, enum profile_phase phase)
@@ -368,65 +397,62 @@ static void columns(const struct part *w, const struct linear *set, int count, f
     barrier(w, phase);
 }
 
-/* Heads [begin, end) of q, k and v of tokens [first, last), finished a few rows at a time, while they are in this
- * worker's cache. */
-static void qkv_heads(const struct part *w, int layer_idx, int begin, int end, int first, int last)
+/* Heads [begin, end) of q, k and v of a block's tokens, a few heads at a time finished while they are in this worker's
+ * cache. */
+static void qkv_heads(const struct part *w, const struct block *b, int layer_idx, int begin, int end)
 {
     const struct pass *p = w->p;
     const struct model_config *c = &p->m->config;
     size_t hidden = (size_t)c->hidden_size, ld = ld_qkv(c);
     int per_head = c->head_dim / GEMM_NR;
-    for (int from = first, to; from < last; from = to) {
-        to = MIN(from + HEADS_TOKENS, last);
+    for (int from = b->from, rows; from < b->to; from += rows) {
+        rows = gemm_rows(from, b->to);
+        float *y = p->ws->qkv + (size_t)(from - b->from) * ld;
         struct linear_input in = linear_input_from(&w->rows->in, from);
-        linear_forward(p->m->ops, p->m->layers[layer_idx].qkv, NUM_QKV, p->ws->qkv + (size_t)from * ld, ld,
-                       w->rows->h + (size_t)from * hidden, hidden, &in, to - from, begin * per_head, end * per_head);
-        mark(w, PROFILE_QKV);
-        heads_finish(p, layer_idx, begin, end, from, to);
-        mark(w, PROFILE_HEADS);
+        for (int head = begin, last; head < end; head = last) {
+            last = MIN(end, head + MAX(HEADS_ROWS / rows, 1));
+            linear_forward(p->m->ops, p->m->layers[layer_idx].qkv, NUM_QKV, y, ld, w->rows->h + (size_t)from * hidden,
+                           hidden, &in, rows, head * per_head, last * per_head);
+            mark(w, PROFILE_QKV);
+            heads_finish(p, layer_idx, head, last, from, from + rows, y);
+            mark(w, PROFILE_HEADS);
+        }
     }
 }
 
-/* q, k and v of all tokens, finished. Heads that are not made of whole panels are finished by whoever has the token. */
-static void qkv(const struct part *w, int layer_idx)
+/* q, k and v of a block, finished. Heads that are not made of whole panels are finished by whoever has the token. */
+static void qkv(const struct part *w, const struct block *b, int layer_idx)
 {
     const struct pass *p = w->p;
     const struct model_config *c = &p->m->config;
     const struct model_layer *layer = &p->m->layers[layer_idx];
     size_t hidden = (size_t)c->hidden_size, ld = ld_qkv(c);
-    int heads = c->num_attention_heads + 2 * c->num_key_value_heads, tokens = p->batch->num_tokens, begin, end;
+    int heads = c->num_attention_heads + 2 * c->num_key_value_heads, begin, end;
     if (c->head_dim % GEMM_NR) {
-        columns(w, layer->qkv, NUM_QKV, p->ws->qkv, ld, w->rows->h, hidden, 0, tokens, PROFILE_QKV);
-        pool_slice(tokens, 1, w->worker, w->num_workers, &begin, &end);
-        heads_finish(p, layer_idx, 0, heads, begin, end);
+        columns(w, layer->qkv, NUM_QKV, p->ws->qkv, ld, w->rows->h + (size_t)b->from * hidden, hidden, b->from, b->to,
+                PROFILE_QKV);
+        pool_slice(b->to - b->from, 1, w->worker, w->num_workers, &begin, &end);
+        heads_finish(p, layer_idx, 0, heads, b->from + begin, b->from + end, p->ws->qkv + (size_t)begin * ld);
         barrier(w, PROFILE_HEADS);
         return;
     }
     struct pool_turn turn;
-    int blocks = (tokens + QKV_TOKENS - 1) / QKV_TOKENS;
-    pool_turn_begin(&turn, p->m->pool, w->worker, heads * blocks, MOST_PANELS);
+    pool_turn_begin(&turn, p->m->pool, w->worker, heads, MOST_PANELS);
     while (pool_turn_next(&turn, &begin, &end))
-        for (int last; begin < end; begin = last) {
-            int block = begin / heads, from, to;
-            last = MIN(end, (block + 1) * heads);
-            pool_slice(tokens, 12, block, blocks, &from, &to);
-            qkv_heads(w, layer_idx, begin - block * heads, last - block * heads, from, to);
-        }
+        qkv_heads(w, b, layer_idx, begin, end);
     barrier(w, PROFILE_HEADS);
 }
 
-static void attention(const struct part *w, int layer_idx)
+static void attention(const struct part *w, const struct block *b, int layer_idx)
 {
     const struct pass *p = w->p;
-    struct workspace *ws = p->ws;
-    int tasks = ws->num_chunks * p->m->config.num_key_value_heads, begin, end;
-    tap_rows(w, layer_idx, TAP_QKV, ws->qkv, ld_qkv(&p->m->config));
+    int tasks = b->num_chunks * p->m->config.num_key_value_heads, begin, end;
     struct pool_turn turn;
     pool_turn_begin(&turn, p->m->pool, w->worker, tasks, 1); /* one by one: they differ in length */
     while (pool_turn_next(&turn, &begin, &end)) {
-        struct attn_args a = attn_task(p, layer_idx, begin), next;
+        struct attn_args a = attn_task(p, b, layer_idx, begin), next;
         if (end < tasks) { /* most likely */
-            next = attn_task(p, layer_idx, end);
+            next = attn_task(p, b, layer_idx, end);
             a.next = &next;
         }
         attend(p, layer_idx, a);
@@ -459,7 +485,7 @@ static size_t gate_up(const struct part *w, int layer_idx, int from, int to)
     return ld;
 }
 
-static void layer_forward(const struct part *w, int layer_idx)
+static void layer_block(const struct part *w, const struct block *b, int layer_idx)
 {
     const struct pass *p = w->p;
     const struct model_layer *layer = &p->m->layers[layer_idx];
@@ -467,19 +493,17 @@ static void layer_forward(const struct part *w, int layer_idx)
     const struct linear *gate_up_set = layer->swiglu.weight ? &layer->swiglu : layer->gate_up;
     int gate_up_count = layer->swiglu.weight ? 1 : NUM_GATE_UP;
     size_t hidden = (size_t)p->m->config.hidden_size, lda = ld_attn(&p->m->config), ldo = ld_out(&p->m->config);
-    int tokens = p->batch->num_tokens;
 
-    norm_rows(w, layer_idx > 0, &layer->input_norm, layer->qkv, NUM_QKV, 0, tokens);
+    norm_rows(w, layer_idx > 0, &layer->input_norm, layer->qkv, NUM_QKV, b->from, b->to);
     tap_rows(w, layer_idx, TAP_QKV_INPUT, w->rows->h, hidden);
-    qkv(w, layer_idx);
-    attention(w, layer_idx);
+    qkv(w, b, layer_idx);
+    tap_rows(w, layer_idx, TAP_QKV, ws->qkv, ld_qkv(&p->m->config));
+    attention(w, b, layer_idx);
     tap_rows(w, layer_idx, TAP_O_INPUT, ws->attn, lda);
-    int blocks = p->batch->tap ? 1 : (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
-    for (int b = 0; b < blocks; b++) {
-        int from, to;
-        pool_slice(tokens, 12, b, blocks, &from, &to);
+    for (int from = b->from, to; from < b->to; from = to) {
+        to = p->batch->tap ? b->to : from + gemm_rows(from, b->to);
         float *out = ws->out + (size_t)from * ldo;
-        const float *attn = ws->attn + (size_t)from * lda;
+        const float *attn = ws->attn + (size_t)(from - b->from) * lda;
         quantize_rows(w, &layer->o, attn, lda, from, to);
         columns(w, &layer->o, 1, out, ldo, attn, lda, from, to, PROFILE_O);
         norm_rows(w, true, &layer->post_attention_norm, gate_up_set, gate_up_count, from, to);
@@ -513,7 +537,8 @@ static void forward_worker(void *arg, int worker, int num_workers)
                         ws->sin[i] + (size_t)t * half);
     barrier(&w, PROFILE_ROWS);
     for (int i = 0; i < m->config.num_hidden_layers; i++)
-        layer_forward(&w, i);
+        for (int b = 0; b < ws->num_blocks; b++)
+            layer_block(&w, &ws->blocks[b], i);
     pool_slice(p->batch->num_logits, 1, worker, num_workers, &begin, &end);
     for (int i = begin; i < end; i++) {
         size_t row = (size_t)p->batch->logits_rows[i];
@@ -532,31 +557,40 @@ static void count_linear(struct profile *pr, enum profile_phase phase, const str
     pr->bytes[phase] += (double)l->weight_bytes * passes;
 }
 
-/* What a pass has to compute and to read, for the profile. */
-static void count_work(const struct pass *p)
+static void count_attention(const struct pass *p, int layer_idx, const struct chunk *chunk)
 {
     const struct model_config *c = &p->m->config;
     struct profile *pr = p->ws->profile;
-    int tokens = p->batch->num_tokens, blocks = (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
-    for (int i = 0; i < c->num_hidden_layers; i++) {
+    double first = (double)p->batch->positions[chunk->token] + 1, last = first + chunk->count - 1, window = INFINITY;
+    if (p->m->layers[layer_idx].type == LAYER_SLIDING_ATTENTION)
+        window = (double)c->sliding_window;
+    double pairs = chunk->count * (fmin(first, window) + fmin(last, window)) / 2;
+    pr->macs[PROFILE_ATTENTION] += pairs * 2 * c->head_dim * c->num_attention_heads;
+    pr->bytes[PROFILE_ATTENTION] += fmin(last, window + chunk->count - 1) * 2 *
+                                    (double)p->kv->layers[layer_idx].half_bytes * c->num_key_value_heads / ATTN_TILE;
+}
+
+/* What a pass has to compute and to read, for the profile. */
+static void count_work(const struct pass *p)
+{
+    struct profile *pr = p->ws->profile;
+    int tokens = p->batch->num_tokens, passes = 0; /* of linears over their weights */
+    for (int i = 0; i < p->ws->num_blocks; i++) {
+        const struct block *b = &p->ws->blocks[i];
+        passes += p->batch->tap ? 1 : (b->to - b->from + GEMM_TOKENS - 1) / GEMM_TOKENS;
+        for (int j = 0; j < b->num_chunks; j++)
+            for (int layer = 0; layer < p->m->config.num_hidden_layers; layer++)
+                count_attention(p, layer, &b->chunks[j]);
+    }
+    for (int i = 0; i < p->m->config.num_hidden_layers; i++) {
         const struct model_layer *l = &p->m->layers[i];
-        const struct kv_layer *kv = &p->kv->layers[i];
         for (int j = 0; j < NUM_QKV; j++)
-            count_linear(pr, PROFILE_QKV, &l->qkv[j], tokens, 1);
+            count_linear(pr, PROFILE_QKV, &l->qkv[j], tokens, passes);
         for (int j = 0; j < NUM_GATE_UP; j++)
-            count_linear(pr, PROFILE_GATE_UP, &l->gate_up[j], tokens, blocks);
-        count_linear(pr, PROFILE_GATE_UP, &l->swiglu, tokens, blocks);
-        count_linear(pr, PROFILE_O, &l->o, tokens, blocks);
-        count_linear(pr, PROFILE_DOWN, &l->down, tokens, blocks);
-        for (int j = 0; j < p->ws->num_chunks; j++) {
-            const struct chunk *chunk = &p->ws->chunks[j];
-            double first = (double)p->batch->positions[chunk->token] + 1, last = first + chunk->count - 1;
-            double window = l->type == LAYER_SLIDING_ATTENTION ? (double)c->sliding_window : INFINITY;
-            double pairs = chunk->count * (fmin(first, window) + fmin(last, window)) / 2;
-            pr->macs[PROFILE_ATTENTION] += pairs * 2 * c->head_dim * c->num_attention_heads;
-            pr->bytes[PROFILE_ATTENTION] +=
-                fmin(last, window + chunk->count - 1) * 2 * (double)kv->half_bytes * c->num_key_value_heads / ATTN_TILE;
-        }
+            count_linear(pr, PROFILE_GATE_UP, &l->gate_up[j], tokens, passes);
+        count_linear(pr, PROFILE_GATE_UP, &l->swiglu, tokens, passes);
+        count_linear(pr, PROFILE_O, &l->o, tokens, passes);
+        count_linear(pr, PROFILE_DOWN, &l->down, tokens, passes);
     }
 }
 
@@ -565,7 +599,7 @@ void model_forward(const struct model *m, struct workspace *ws, const struct kv_
 {
     struct pass p = {.m = m, .ws = ws, .kv = kv, .batch = batch, .hidden = hidden};
     p.replicated = batch->num_tokens <= REPLICATED_TOKENS && !batch->tap;
-    chunks_find(&p);
+    blocks_find(&p);
     if (ws->profile) {
         profile_begin(ws->profile);
         count_work(&p);

@@ -142,6 +142,29 @@ static void same_bytes(void **state)
     free(path);
 }
 
+/* A step of more tokens than go through a layer together, of several requests, against a few of each at a time. */
+static void same_bytes_long_step(void **state)
+{
+    static const int len[3] = {700, 601, 300}, first_block[3] = {0, 22, 41};
+    struct rig rig;
+    model_open(&rig, *state, 2, cpu_isa_best(), DTYPE_BF16);
+    int vocab = rig.model->config.vocab_size;
+    int32_t ids[701];
+    for (int i = 0; i < 701; i++)
+        ids[i] = (int32_t)((unsigned)i * 2654435761u >> 8) % vocab;
+    struct seq s[3];
+    for (int i = 0; i < 3; i++)
+        seq_init(&rig, &s[i], ids + i, len[i], first_block[i], 1);
+    rig_step(&rig, s, len, 3);
+    for (int i = 0; i < 3; i++) {
+        float *want = rig_run(&rig, ids + i, len[i], 200, first_block[i], 1);
+        assert_int_equal(s[i].done, len[i]);
+        assert_memory_equal(want, s[i].logits, (size_t)len[i] * (size_t)vocab * sizeof(float));
+        free(want), free(s[i].logits);
+    }
+    rig_close(&rig);
+}
+
 static int is_model(const struct dirent *d)
 {
     char *path = mem_printf("%s/%s/expected.st", folder, d->d_name);
@@ -163,7 +186,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "%s: no models\n", folder);
         return 2;
     }
-    struct CMUnitTest *tests = calloc((size_t)n * 2, sizeof(*tests));
+    struct CMUnitTest *tests = calloc((size_t)n * 3, sizeof(*tests));
     for (int i = 0; i < n; i++) {
         char *name = found[i]->d_name;
         bool wanted = argc == 2;
@@ -174,6 +197,8 @@ int main(int argc, char **argv)
         tests[count++] =
             (struct CMUnitTest){mem_printf("%s matches transformers", name), matches_transformers, NULL, NULL, name};
         tests[count++] = (struct CMUnitTest){mem_printf("%s same bytes", name), same_bytes, NULL, NULL, name};
+        tests[count++] =
+            (struct CMUnitTest){mem_printf("%s same bytes, long step", name), same_bytes_long_step, NULL, NULL, name};
     }
     int failed = _cmocka_run_group_tests("models", tests, (size_t)count, NULL, NULL);
     for (int i = 0; i < count; i++)
