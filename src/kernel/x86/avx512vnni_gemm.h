@@ -3,33 +3,49 @@
 
 #define I8_MR 12 /* rows at once: 24 accumulators, two weights and a broadcast in 32 registers */
 
-/* Four bytes of row 3 * triple + j, in every lane. Rows are addressed from one pointer for three of them: twelve
- * pointers and the compiler's ideas about them do not fit the general registers. */
-ALWAYS_INLINE __m512i i8_broadcast(const uint8_t *triple, size_t ldx, int j)
+/* Four bytes of row 3 * triple + j, the first or the next four, in every lane. Rows are addressed from one pointer for
+ * three of them: twelve pointers and the compiler's ideas about them do not fit the general registers. */
+#define I8_BROADCAST(at)                                                                                               \
+    __asm__("vpbroadcastd " at ", %0" : "=v"(v) : "r"(triple), "r"(ldx), "m"(*(const uint32_t *)triple))
+ALWAYS_INLINE __m512i i8_broadcast(const uint8_t *triple, size_t ldx, int j, bool next)
 {
     __m512i v;
-    if (j == 0)
-        __asm__("vpbroadcastd (%1), %0" : "=v"(v) : "r"(triple), "m"(*(const uint32_t *)triple));
+    if (j == 0 && next)
+        I8_BROADCAST("4(%1)");
+    else if (j == 0)
+        I8_BROADCAST("(%1)");
+    else if (j == 1 && next)
+        I8_BROADCAST("4(%1,%2,1)");
     else if (j == 1)
-        __asm__("vpbroadcastd (%1,%2,1), %0" : "=v"(v) : "r"(triple), "r"(ldx), "m"(*(const uint32_t *)triple));
+        I8_BROADCAST("(%1,%2,1)");
+    else if (next)
+        I8_BROADCAST("4(%1,%2,2)");
     else
-        __asm__("vpbroadcastd (%1,%2,2), %0" : "=v"(v) : "r"(triple), "r"(ldx), "m"(*(const uint32_t *)triple));
+        I8_BROADCAST("(%1,%2,2)");
     return v;
 }
 
-/* Four channels of mr rows times the columns of w: 16 in each of nw vectors. */
-ALWAYS_INLINE void i8_step(int mr, int nw, __m512i (*acc)[4], const uint8_t **triple, size_t ldx, const __m512i *w)
+/* Four channels of mr rows, or the next four, times the columns of w: 16 in each of nw vectors. */
+ALWAYS_INLINE void i8_step(int mr, int nw, __m512i (*acc)[4], const uint8_t *const *triple, size_t ldx, bool next,
+                           const __m512i *w)
 {
     UNROLL
     for (int r = 0; r < mr; r++) {
-        __m512i xv = i8_broadcast(triple[r / 3], ldx, r % 3);
+        __m512i xv = i8_broadcast(triple[r / 3], ldx, r % 3, next);
         UNROLL
         for (int v = 0; v < nw; v++)
             DPBUSD(acc[r][v], xv, w[v]);
     }
+}
+
+/* On to other channels: by additions, where a compiler would rather make all pointers anew from one number. */
+ALWAYS_INLINE void i8_advance(int mr, const uint8_t **triple, int k)
+{
     UNROLL
-    for (int t = 0; t < (mr + 2) / 3; t++)
-        triple[t] += 4;
+    for (int t = 0; t < (mr + 2) / 3; t++) {
+        triple[t] += k;
+        __asm__("" : "+r"(triple[t]));
+    }
 }
 
 enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_HALF_L1, ASK_ALL, ASK_ALL_L1 };
@@ -58,7 +74,20 @@ ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, s
                 acc[r][v] = _mm512_loadu_si512(sum[v / 2 * mr + r] + v % 2 * 16);
         }
     }
-    for (int i = 0; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR, half += 2 * GEMM_NR) {
+    int i = 0;
+    if (!nibbles && panels == 1 && ask == ASK_NOTHING) { /* almost all of a prompt: as little beside it as can be */
+        NO_UNROLL
+        for (; i + 8 <= k4; i += 8, w += 8 * GEMM_NR) {
+            UNROLL
+            for (int next = 0; next < 2; next++) {
+                const int8_t *from = w + next * 4 * GEMM_NR;
+                __m512i d[4] = {_mm512_loadu_si512(from), _mm512_loadu_si512(from + 64)};
+                i8_step(mr, nw, acc, triple, ldx, next, d);
+            }
+            i8_advance(mr, triple, 8);
+        }
+    }
+    for (; i < k4; i += nibbles ? 8 : 4, w += 4 * GEMM_NR, half += 2 * GEMM_NR) {
         __m512i d[4], part[4];
         UNROLL
         for (int v = 0; v < nw; v++) {
@@ -78,12 +107,14 @@ ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, s
             for (int v = 0; v < nw; v++)
                 part[v] = _mm512_sub_epi8(_mm512_and_si512(d[v], low), eight);
         }
-        i8_step(mr, nw, acc, triple, ldx, part);
+        i8_step(mr, nw, acc, triple, ldx, false, part);
+        i8_advance(mr, triple, 4);
         if (nibbles) {
             UNROLL
             for (int v = 0; v < nw; v++)
                 part[v] = _mm512_sub_epi8(_mm512_and_si512(_mm512_srli_epi16(d[v], 4), low), eight);
-            i8_step(mr, nw, acc, triple, ldx, part);
+            i8_step(mr, nw, acc, triple, ldx, false, part);
+            i8_advance(mr, triple, 4);
         }
     }
     UNROLL
