@@ -313,7 +313,7 @@ static void chunks_find(const struct pass *p, struct block *block)
 {
     const struct batch *b = p->batch;
     const struct model_config *c = &p->m->config;
-    int group = c->num_attention_heads / c->num_key_value_heads, most = MAX(ATTN_CHUNK_ROWS / group, 1);
+    int group = c->num_attention_heads / c->num_key_value_heads, most = MAX(p->m->ops->attn_rows / group, 1);
     block->chunks = p->ws->chunks + block->from;
     block->num_chunks = 0;
     for (int t = block->from, end; t < block->to; t = end) {

@@ -238,7 +238,7 @@ static void check_attention(struct check *c, enum cache_kind kind)
     attend(c, kind, &(struct attention_case){.d = 128, .group = 4, .num_keys = 1500, .tokens = 3, .q_size = 1});
     attend(
         c, kind,
-        &(struct attention_case){.d = 128, .group = 2, .num_keys = 1000, .tokens = ATTN_CHUNK_ROWS / 2, .q_size = 1});
+        &(struct attention_case){.d = 128, .group = 2, .num_keys = 1000, .tokens = c->ops->attn_rows / 2, .q_size = 1});
 }
 
 /* ---- timing: shapes of Qwen3-0.6B's layers, and with other numbers of query heads to a KV head ---- */
@@ -290,7 +290,7 @@ static struct attn_args args_of(const struct attention_bench *a, int layer, int 
 static void attention_run(void *arg, int iteration, int worker, int num_workers)
 {
     const struct attention_bench *a = arg;
-    int chunk = MIN(ATTN_CHUNK_ROWS / a->group, a->tokens), chunks = (a->tokens + chunk - 1) / chunk;
+    int chunk = MIN(a->ops->attn_rows / a->group, a->tokens), chunks = (a->tokens + chunk - 1) / chunk;
     int begin, end;
     pool_slice(KV_HEADS * chunks, chunks, worker, num_workers, &begin, &end);
     struct attn_args args, next;

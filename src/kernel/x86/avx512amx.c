@@ -1,6 +1,7 @@
 /* Kernels for AMX with INT8: the GEMM in tiles. Everything else is the AVX-512 VNNI tier's. */
 #define KFN(name) name##_avx512amx
 #define KERNEL_ISA CPU_ISA_AVX512AMX
+#define KERNEL_ATTN_ROWS 64 /* whole tiles */
 #define KERNEL_OWN_DOTS
 #define KERNEL_OWN_W4
 #define KERNEL_OWN_ROWS

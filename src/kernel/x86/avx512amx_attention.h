@@ -30,6 +30,7 @@ static void c8_dots_tile(struct c8_rows *s, bool all, int r, int at, const uint8
 {
     _Alignas(64) int32_t hi[16][ATTN_TILE];
     const int8_t *qh = s->q + (size_t)r * (size_t)pd, *ql = qh + (size_t)ATTN_MAX_ROWS * (size_t)pd;
+    AMX_MEMORY_IS_READ();
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -80,7 +81,9 @@ static void c8_tile_dots(struct c8_rows *s, int pd)
 static void c8_values_tile(struct c8_rows *s, int r0, int rows, size_t d)
 {
     _Alignas(64) int32_t sum[C8_STRIP][16][64];
+    const __m512 unit = _mm512_set1_ps(256.0f); /* of a high plane */
     for (size_t i = 0; i < d; i += 64) {
+        AMX_MEMORY_IS_READ();
         for (int tile = 0; tile < s->num_tiles; tile++) {
             const struct c8_tile *t = &s->tile[tile];
             const int8_t *v = t->v + i * 4;
@@ -115,11 +118,17 @@ static void c8_values_tile(struct c8_rows *s, int r0, int rows, size_t d)
                 const struct c8_tile *t = &s->tile[tile];
                 if (t->begin > r0 + r || t->end <= r0 + r)
                     continue;
-                __m512 w = _mm512_set1_ps(s->weight[at] * 256.0f), c = _mm512_set1_ps(s->correction[at]);
+                __m512 w = _mm512_mul_ps(_mm512_set1_ps(s->weight[at]), unit);
+                if (!(t->kept >> (r0 + r) & 1)) { /* which few are, far from the beginning */
+                    __m512 c = _mm512_set1_ps(s->correction[at]);
+                    UNROLL
+                    for (int u = 0; u < 4; u++)
+                        out[u] = _mm512_mul_ps(out[u], c);
+                }
                 UNROLL
                 for (int u = 0; u < 4; u++) {
                     __m512 n = _mm512_cvtepi32_ps(_mm512_load_si512(sum[tile][r] + u * 16));
-                    out[u] = _mm512_fmadd_ps(n, w, _mm512_mul_ps(out[u], c));
+                    out[u] = _mm512_fmadd_ps(n, w, out[u]);
                 }
             }
             UNROLL
