@@ -515,6 +515,14 @@ ALWAYS_INLINE uint64_t c8_rows_of(const struct c8_tile *t)
     return (t->end == 64 ? UINT64_MAX : (1ull << t->end) - 1) & ~((1ull << t->begin) - 1);
 }
 
+/* A tile's fine rows have low planes from now on; what these are added to begins at 0. */
+static void c8_begin_low(struct c8_rows *s, uint64_t fine, size_t d)
+{
+    for (uint64_t more = fine & ~s->low; more; more &= more - 1)
+        memset(s->out_low + (size_t)__builtin_ctzll(more) * d, 0, d * sizeof(float));
+    s->low |= fine;
+}
+
 /* Fine rows of one tile of many, and their low planes with what these are added to. */
 static void c8_add_low(struct c8_rows *s, int tile, size_t d)
 {
@@ -527,7 +535,7 @@ static void c8_add_low(struct c8_rows *s, int tile, size_t d)
     }
     for (uint64_t fine = t->fine; fine; fine &= fine - 1)
         s->low_row[count++] = (uint8_t)__builtin_ctzll(fine);
-    s->low |= t->fine;
+    c8_begin_low(s, t->fine, d);
     for (int i = 0; i < count; i += 2) {
         int a = s->low_row[i], b = i + 1 < count ? s->low_row[i + 1] : a;
         c8_fine_pair(s, t->all, at + a, at + b, s->p_low[i], s->p_low[i + 1]);
@@ -544,7 +552,7 @@ static void c8_few_values(struct c8_rows *s, size_t d)
 {
     struct c8_tile *t = &s->tile[0];
     uint64_t low = t->fine | (c8_rows_of(t) & s->low & ~t->kept); /* of the others out_low stays as it is */
-    s->low |= t->fine;
+    c8_begin_low(s, t->fine, d);
     if (low)
         memset(s->p_low, 0, (size_t)s->rows * ATTN_TILE);
     for (uint64_t fine = t->fine; fine;) {
@@ -605,6 +613,23 @@ static void c8_strip(struct c8_rows *s, const struct attn_args *a)
     }
 }
 
+/* A row's result. whole: d is a multiple of 16. */
+ALWAYS_INLINE void c8_give(const struct c8_rows *s, const struct attn_args *a, bool whole, int r, float *out)
+{
+    size_t d = (size_t)a->d;
+    const float *sum = s->out + (size_t)r * d, *low = s->out_low + (size_t)r * d;
+    __m512 inv = _mm512_set1_ps(1.0f / s->mass[r]);
+    for (size_t i = 0; i < d; i += 16) {
+        __mmask16 m = whole ? 0xffff : mask16(d - i);
+        __m512 v = _mm512_maskz_loadu_ps(m, sum + i);
+        if (s->low >> r & 1)
+            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, low + i));
+        v = _mm512_mul_ps(_mm512_add_ps(v, _mm512_setzero_ps()), inv);
+        v = _mm512_sub_ps(v, _mm512_maskz_loadu_ps(m, a->c8->v_offset + i));
+        _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, a->c8->v_scale + i)));
+    }
+}
+
 void KFN(attn_c8)(const struct attn_args *a)
 {
     struct c8_rows s; /* large, but only what the call's rows and dimension need of it is touched */
@@ -630,7 +655,6 @@ void KFN(attn_c8)(const struct attn_args *a)
     for (int i = 0; i < C8_STRIP; i++)
         memcpy(s.tile_unit + i * s.stride, s.unit, (size_t)s.stride * sizeof(float));
     memset(s.out, 0, (size_t)s.rows * d * sizeof(float));
-    memset(s.out_low, 0, (size_t)s.rows * d * sizeof(float));
     for (int64_t t0 = begin; t0 < end;) {
         if (strip == 1 && cpu_nta_is_fast)
             c8_ask_pages(a, t0);
@@ -646,14 +670,9 @@ void KFN(attn_c8)(const struct attn_args *a)
         float *out = c8_out_at(a, r);
         if (strip > 1)
             c8_ask(&s, a, true, r + C8_AHEAD, r + C8_AHEAD + 1);
-        __m512 inv = _mm512_set1_ps(1.0f / s.mass[r]);
-        for (size_t i = 0; i < d; i += 16) {
-            __mmask16 m = mask16(d - i);
-            __m512 v = _mm512_maskz_loadu_ps(m, s.out + (size_t)r * d + i);
-            v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(m, s.out_low + (size_t)r * d + i));
-            v = _mm512_mul_ps(_mm512_add_ps(v, _mm512_setzero_ps()), inv);
-            v = _mm512_sub_ps(v, _mm512_maskz_loadu_ps(m, a->c8->v_offset + i));
-            _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(v, _mm512_maskz_loadu_ps(m, a->c8->v_scale + i)));
-        }
+        if (d % 16 == 0)
+            c8_give(&s, a, true, r, out);
+        else
+            c8_give(&s, a, false, r, out);
     }
 }

@@ -128,11 +128,43 @@ static void c8_ask_pages(const struct attn_args *a, int64_t t0)
     }
 }
 
-/* q times K's scales. */
-ALWAYS_INLINE __m512 c8_scaled(const struct attn_args *a, const float *q, size_t i)
+/* q times K's scales. whole: d is a multiple of 16. */
+ALWAYS_INLINE __m512 c8_scaled(const struct attn_args *a, bool whole, const float *q, size_t i)
 {
-    __mmask16 m = mask16((size_t)a->d - i);
+    __mmask16 m = whole ? 0xffff : mask16((size_t)a->d - i);
     return _mm512_mul_ps(_mm512_maskz_loadu_ps(m, q + i), _mm512_maskz_loadu_ps(m, a->c8->k_scale + i));
+}
+
+/* Numbers of q, as they lie in its planes. */
+ALWAYS_INLINE __m512i c8_q(const struct attn_args *a, bool whole, const struct divisor *by, const float *q, size_t i,
+                           __m512 q_max)
+{
+    __m512 v = divide(by, c8_scaled(a, whole, q, i));
+    v = _mm512_max_ps(v, _mm512_sub_ps(_mm512_setzero_ps(), q_max));
+    return _mm512_cvtps_epi32(_mm512_min_ps(v, q_max));
+}
+
+/* The planes of row r for tiles: d is a multiple of 64. */
+static void c8_planes_tile(struct c8_rows *s, const struct attn_args *a, int r, float unit, float q_max)
+{
+    const __m512i half = _mm512_set1_epi32(128), low = _mm512_set1_epi32(255);
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const float *q = c8_q_at(a, r);
+    int8_t *hi = s->q + (size_t)r * (size_t)a->d, *lo = hi + (size_t)ATTN_MAX_ROWS * (size_t)a->d;
+    struct divisor by = divisor_of(unit);
+    for (size_t i = 0; i < (size_t)a->d; i += 64) {
+        __m512i n[4], h[4];
+        UNROLL
+        for (int v = 0; v < 4; v++) {
+            n[v] = c8_q(a, true, &by, q, i + (size_t)v * 16, _mm512_set1_ps(q_max));
+            h[v] = _mm512_srai_epi32(_mm512_add_epi32(n[v], half), 8);
+            n[v] = _mm512_and_si512(n[v], low);
+        }
+        __m512i high = _mm512_packs_epi16(_mm512_packs_epi32(h[0], h[1]), _mm512_packs_epi32(h[2], h[3]));
+        __m512i bytes = _mm512_packus_epi16(_mm512_packs_epi32(n[0], n[1]), _mm512_packs_epi32(n[2], n[3]));
+        _mm512_storeu_si512(hi + i, _mm512_permutexvar_epi32(order, high));
+        _mm512_storeu_si512(lo + i, _mm512_permutexvar_epi32(order, bytes));
+    }
 }
 
 /* The planes of row r, one of mr that lie together. */
@@ -142,16 +174,9 @@ static void c8_planes(struct c8_rows *s, const struct attn_args *a, int r, int m
     int8_t *to = s->q + (size_t)(r / C8_MR * C8_MR) * pd * 2 + (size_t)(r % C8_MR) * 8;
     struct divisor by = divisor_of(unit);
     for (size_t i = 0; i < pd; i += 16) {
-        __m512 v = divide(&by, c8_scaled(a, c8_q_at(a, r), i));
-        v = _mm512_max_ps(v, _mm512_set1_ps(-q_max));
-        v = _mm512_min_ps(v, _mm512_set1_ps(q_max));
-        __m512i n = _mm512_cvtps_epi32(v), hi = _mm512_srai_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(128)), 8);
+        __m512i n = c8_q(a, false, &by, c8_q_at(a, r), i, _mm512_set1_ps(q_max));
+        __m512i hi = _mm512_srai_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(128)), 8);
         __m128i h = _mm512_cvtepi32_epi8(hi), l = _mm512_cvtepi32_epi8(_mm512_sub_epi32(n, _mm512_slli_epi32(hi, 8)));
-        if (s->tiled) {
-            _mm_storeu_si128((__m128i *)(s->q + (size_t)r * pd + i), h);
-            _mm_storeu_si128((__m128i *)(s->q + (size_t)(ATTN_MAX_ROWS + r) * pd + i), l);
-            continue;
-        }
         __m128i pairs[2] = {_mm_unpacklo_epi32(h, l), _mm_unpackhi_epi32(h, l)}; /* four of hi, four of lo, .. */
         for (size_t c = 0; c < 4 && i + c * 4 < pd; c++, to += (size_t)mr * 8)
             if (c % 2)
@@ -190,8 +215,12 @@ static void c8_queries(struct c8_rows *s, const struct attn_args *a)
     for (int r = 0; r < s->rows; r++) {
         __m512 most = _mm512_setzero_ps();
         c8_ask(s, a, false, r + C8_AHEAD, r + C8_AHEAD + 1);
-        for (size_t i = 0; i < (size_t)a->d; i += 16)
-            most = _mm512_max_ps(_mm512_abs_ps(c8_scaled(a, c8_q_at(a, r), i)), most);
+        if (s->tiled)
+            for (size_t i = 0; i < (size_t)a->d; i += 16)
+                most = _mm512_max_ps(_mm512_abs_ps(c8_scaled(a, true, c8_q_at(a, r), i)), most);
+        else
+            for (size_t i = 0; i < (size_t)a->d; i += 16)
+                most = _mm512_max_ps(_mm512_abs_ps(c8_scaled(a, false, c8_q_at(a, r), i)), most);
         s->top[r] = _mm512_castps_si512(most); /* no sign: integers compare as they do */
     }
     for (int r = 0; r < s->rows; r += 16) {
@@ -202,6 +231,8 @@ static void c8_queries(struct c8_rows *s, const struct attn_args *a)
         u = _mm512_maskz_mov_ps(mask16((size_t)(s->rows - r)), u); /* of nobody's rows too: numbers that cost no more */
         _mm512_storeu_ps(s->unit + r, u);
     }
-    for (int r = 0; r < s->rows; r++)
+    for (int r = 0; s->tiled && r < s->rows; r++)
+        c8_planes_tile(s, a, r, unit[r], (float)q_max);
+    for (int r = 0; !s->tiled && r < s->rows; r++)
         c8_planes(s, a, r, s->rows - r / C8_MR * C8_MR < C8_MR ? s->rows % C8_MR : C8_MR, unit[r], (float)q_max);
 }
