@@ -73,7 +73,6 @@ static void c8_tile_dots(struct c8_rows *s, int pd)
         const struct c8_tile *t = &s->tile[i];
         for (int r = t->begin / 16 * 16; r < t->end; r += 16)
             c8_dots_tile(s, t->all, r, i * s->stride + r, t->k, pd);
-        fetch_lines(t->next_k, ATTN_TILE * pd);
     }
 }
 
@@ -142,6 +141,4 @@ static void c8_tile_values(struct c8_rows *s, int begin, int end, size_t d)
 {
     for (int r = begin / 16 * 16; r < end; r += 16)
         c8_values_tile(s, r, s->rows - r < 16 ? s->rows - r : 16, d);
-    for (int i = 0; i < s->num_tiles; i++)
-        fetch_lines(s->tile[i].next_v, ATTN_TILE * (int)d);
 }
