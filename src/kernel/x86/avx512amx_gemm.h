@@ -6,16 +6,16 @@
 
 #include "kernel/x86/avx512amx.h"
 
-#define AMX_ROWS 16              /* of a tile of x */
-#define AMX_BLOCK (2 * AMX_ROWS) /* rows at once */
-#define AMX_K 64                 /* of a tile, along k */
-#define AMX_PIECE 1024           /* of k, at most: 32 KB of weights */
-#define AMX_MOST_ROWS 512        /* of x that stay in L2 while the panels go by, */
-#define AMX_MOST_BYTES (1 << 20) /* as long as they have no more */
-#define AMX_SWIGLU_ROWS 4        /* that are finished in two steps: with SwiGLU it is too much to do at once */
-#define AMX_ONCE_AHEAD 8192      /* bytes ahead in weights that one block reads, */
-#define AMX_PAIR_AHEAD 2048      /* in each of two places, */
-#define AMX_NIBBLES_AHEAD 1536   /* and in those that are made wider */
+#define AMX_ROWS 16                 /* of a tile of x */
+#define AMX_BLOCK (2 * AMX_ROWS)    /* rows at once */
+#define AMX_K 64                    /* of a tile, along k */
+#define AMX_PIECE 1024              /* of k, at most: 32 KB of weights */
+#define AMX_MOST_ROWS 512           /* of x that stay in L2 while the panels go by, */
+#define AMX_MOST_BYTES (1152 << 10) /* as long as they have no more */
+#define AMX_SWIGLU_ROWS 4           /* that are finished in two steps: with SwiGLU it is too much to do at once */
+#define AMX_ONCE_AHEAD 8192         /* bytes ahead in weights that one block reads, */
+#define AMX_PAIR_AHEAD 2048         /* in each of two places, */
+#define AMX_NIBBLES_AHEAD 1536      /* and in those that are made wider */
 
 /* Sums of rows [r, r + rows) of panel p that are not finished yet. */
 struct amx_waiting {
