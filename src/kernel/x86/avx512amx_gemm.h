@@ -1,8 +1,8 @@
 /* INT8 GEMM in AMX tiles; part of avx512amx.c, and of tests/kernel/test_amx.c with tiles in C. A packed panel is what a
  * tile of weights wants: 16 rows of four k by 16 columns, two of them side by side. Rows of x go 32 at a time over a
  * piece of a panel that stays in L1, while x streams past it from L2: tiles that all come from L2 get through at half
- * the speed of the multiplications. What is stored of a block is made at the end of the next,
- * while the tiles have steps to go: other units do it. A last piece of k is filled up with zeros. */
+ * the speed of the multiplications. What is stored of a block is made at the end of the next, when its sums wait for
+ * nothing any more. A last piece of k is filled up with zeros. */
 
 #include "kernel/x86/avx512amx.h"
 
