@@ -6,7 +6,7 @@
 #define KERNEL(name, args) .name = name##_ref,
 static const struct kernel_ops ops_ref = {
     .isa = CPU_ISA_REF,
-    .attn_rows = 60,
+    .attn_rows = ATTN_CHUNK_ROWS,
 #include "kernel/kernels.def"
 };
 #undef KERNEL

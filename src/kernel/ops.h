@@ -9,12 +9,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GEMM_NR 32        /* output columns of a packed weight panel */
-#define SWIGLU_NR 16      /* of gate, and of up, in a panel that holds both */
-#define ATTN_TILE 32      /* keys of an attention tile; tiles begin at multiples of it */
-#define ATTN_MAX_ROWS 64  /* rows of a call: tokens times query heads of a group */
-#define SCAN_BLOCK 64     /* numbers that block_max and block_sum make one of */
-#define ATTN_MAX_DIM 1024 /* config.c's limit of head_dim */
+#define GEMM_NR 32         /* output columns of a packed weight panel */
+#define SWIGLU_NR 16       /* of gate, and of up, in a panel that holds both */
+#define ATTN_TILE 32       /* keys of an attention tile; tiles begin at multiples of it */
+#define ATTN_MAX_ROWS 64   /* rows of a call: tokens times query heads of a group */
+#define ATTN_CHUNK_ROWS 60 /* as many as are best, but where a tier has its own number: whole sixes that stay in L1 */
+#define SCAN_BLOCK 64      /* numbers that block_max and block_sum make one of */
+#define ATTN_MAX_DIM 1024  /* config.c's limit of head_dim */
 
 /* Static per-channel scales of one KV head's INT8 cache, (d) each; value = (q - offset) * scale. */
 struct c8_scales {
@@ -112,7 +113,7 @@ struct gemm_w8a16_args {
 
 struct kernel_ops {
     enum cpu_isa isa;
-    int attn_rows; /* of a call of attn_*, as many as are best */
+    int attn_rows; /* ATTN_CHUNK_ROWS, or what is best for this tier */
 #define KERNEL(name, args) void(*name) args;
 #include "kernel/kernels.def"
 #undef KERNEL

@@ -1,10 +1,9 @@
 /* The table of one tier, and the prototypes of its kernels; the first thing that the file of a tier includes, after it
- * has defined KFN(name), the name of a kernel in this tier, and KERNEL_ISA; KERNEL_ATTN_ROWS if it is another number.
- */
+ * has defined KFN(name), the name of a kernel in this tier, and KERNEL_ISA; and KERNEL_ATTN_ROWS, if it has its own. */
 #include "kernel/ops.h"
 
 #ifndef KERNEL_ATTN_ROWS
-#define KERNEL_ATTN_ROWS 60 /* whole sixes, and few enough to stay in L1 */
+#define KERNEL_ATTN_ROWS ATTN_CHUNK_ROWS
 #endif
 
 #define KERNEL(name, args) void KFN(name) args;

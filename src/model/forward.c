@@ -45,8 +45,8 @@ struct workspace {
     uint8_t *map;
     struct rows shared, *own; /* own: (workers), of REPLICATED_TOKENS */
     float *out;               /* (tokens, ld_out): hidden of o or down, not yet added to x */
-    float *qkv;               /* (tokens of a block, ld_qkv): heads of q, k and v */
-    float *attn;              /* (tokens of a block, ld_attn) */
+    float *qkv;               /* (tokens of a block, with a tap of the step; ld_qkv): heads of q, k and v */
+    float *attn;              /* (the same tokens, ld_attn) */
     float *gate_up;           /* (tokens of a GEMM, ...): gate and up, or both in one when they are fused */
     float *cos[LAYER_TYPE_COUNT], *sin[LAYER_TYPE_COUNT]; /* (tokens, head_dim / 2) */
     struct chunk *chunks;                                 /* (tokens) */
