@@ -277,6 +277,7 @@ static void amx_gemm(const struct gemm_i8_args *a, bool nibbles, int panel_begin
     most = most > AMX_MOST_ROWS ? AMX_MOST_ROWS : most < 2 * AMX_BLOCK ? 2 * AMX_BLOCK : most;
     int blocks = (a->rows + most - 1) / most, rows = (a->rows + blocks - 1) / blocks;
     rows = (rows + AMX_BLOCK - 1) / AMX_BLOCK * AMX_BLOCK;
+    AMX_MEMORY_IS_READ();
     _tile_loadconfig(&config);
     if (pairs)
         panel_begin = amx_pairs(&s, panel_begin, panel_end);
