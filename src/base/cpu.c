@@ -38,14 +38,17 @@ static const uint32_t needs[CPU_ISA_COUNT] = {
     [CPU_ISA_I8MM] = F_DOTPROD | F_I8MM,
 };
 
-bool cpu_nta_is_fast = true;
+enum cpu_ahead cpu_ahead = CPU_AHEAD_ONCE;
 
 #if defined(__x86_64__)
-__attribute__((constructor)) static void look_for_nta(void)
+__attribute__((constructor)) static void look_ahead(void)
 {
-    unsigned eax, ebx, ecx, edx;
-    cpu_nta_is_fast = __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx == signature_AMD_ebx && ecx == signature_AMD_ecx &&
-                      edx == signature_AMD_edx;
+    enum { ZEN_5 = 0x1a };
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    bool amd = __get_cpuid(0, &eax, &ebx, &ecx, &edx) && ebx == signature_AMD_ebx && ecx == signature_AMD_ecx &&
+               edx == signature_AMD_edx;
+    unsigned family = __get_cpuid(1, &eax, &ebx, &ecx, &edx) ? (eax >> 8 & 0xf) + (eax >> 20 & 0xff) : 0;
+    cpu_ahead = !amd ? CPU_AHEAD_NEAR : family >= ZEN_5 ? CPU_AHEAD_ONCE : CPU_AHEAD_ALONE;
 }
 
 /* Tile registers are large, so Linux gives them to processes that ask. */

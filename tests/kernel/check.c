@@ -107,7 +107,7 @@ void check_case(struct check *c, const char *shape, ...)
     s->num_cases++;
     uint32_t r = check_random(c) % 8; /* mixed most of the time */
     c->pattern = r < PATTERN_COUNT ? (enum pattern)r : PATTERN_MIXED;
-    cpu_nta_is_fast = check_random(c) % 2; /* both ways of asking for memory, on any CPU */
+    cpu_ahead = (enum cpu_ahead)(check_random(c) % CPU_AHEAD_COUNT); /* all ways of asking for memory, on any CPU */
 }
 
 struct area check_area(struct check *c, size_t bytes)

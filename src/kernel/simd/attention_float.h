@@ -47,7 +47,8 @@ ALWAYS_INLINE void attn_dots(int mr, enum elem elem, struct attn_rows *s, int r0
         const uint8_t *k = tile->k + (size_t)t * elem_size(elem);
         const float *q = s->q + (size_t)r0 * tile->d, *end = q + (size_t)mr * tile->d;
         const uint8_t *turn;
-        ptrdiff_t to_v = cpu_nta_is_fast ? tile->v - tile->k : attn_near(tile, elem_size(elem), &turn);
+        ptrdiff_t to_v = cpu_ahead == CPU_AHEAD_NEAR ? attn_near(tile, elem_size(elem), &turn) : tile->v - tile->k;
+        bool ask = t == 0 && (nv * VL < ATTN_TILE || cpu_ahead != CPU_AHEAD_ALONE);
         UNROLL
         for (int r = 0; r < mr; r++) {
             UNROLL
@@ -56,7 +57,7 @@ ALWAYS_INLINE void attn_dots(int mr, enum elem elem, struct attn_rows *s, int r0
         }
         NO_UNROLL
         for (; q < end; q += mr, k += row_bytes) {
-            if (t == 0)
+            if (ask)
                 fetch_once(k + to_v, row_bytes);
             outer_step(mr, nv, elem, acc, q, 1, k);
         }
@@ -82,7 +83,8 @@ ALWAYS_INLINE void attn_values_at(int mr, int nv, enum elem elem, struct attn_ro
                                   const struct attn_tile *tile)
 {
     const uint8_t *turn = NULL;
-    ptrdiff_t near = tile && !cpu_nta_is_fast ? attn_near(tile, elem_size(elem), &turn) : 0;
+    ptrdiff_t near = tile && cpu_ahead == CPU_AHEAD_NEAR ? attn_near(tile, elem_size(elem), &turn) : 0;
+    bool ask = nv * VL < s->ld || cpu_ahead != CPU_AHEAD_ALONE; /* whole rows follow one another */
     V acc[ATTN_MR][MAX_NV];
     float *out = s->out + (size_t)r0 * (size_t)s->ld + i;
     UNROLL
@@ -97,7 +99,7 @@ ALWAYS_INLINE void attn_values_at(int mr, int nv, enum elem elem, struct attn_ro
     for (; p < end; p++, v += ldv, fetch += nv * VL * (int)elem_size(elem)) {
         if (near)
             fetch_lines(v < turn ? v + near : tile->next_k + (v - turn), nv * VL * (int)elem_size(elem));
-        else
+        else if (ask)
             fetch_once(fetch, nv * VL * (int)elem_size(elem));
         outer_step(mr, nv, elem, acc, p, ATTN_TILE, v);
     }

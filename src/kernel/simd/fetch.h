@@ -34,10 +34,10 @@ ALWAYS_INLINE void fetch_nta(const void *p, int bytes)
  * otherwise. */
 ALWAYS_INLINE void fetch_once(const void *p, int bytes)
 {
-    if (cpu_nta_is_fast)
-        fetch_nta(p, bytes);
-    else
+    if (cpu_ahead == CPU_AHEAD_NEAR)
         fetch_lines(p, bytes);
+    else
+        fetch_nta(p, bytes);
 }
 
 #endif

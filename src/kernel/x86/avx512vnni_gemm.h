@@ -48,13 +48,33 @@ ALWAYS_INLINE void i8_advance(int mr, const uint8_t **triple, int k)
     }
 }
 
-enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_HALF_L1, ASK_ALL, ASK_ALL_L1 };
+enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_ALL };
+
+/* What is asked for comes into all caches, or into that one alone. */
+enum i8_cache { CACHE_ALL, CACHE_L1, CACHE_L2 };
+
+/* Where what is read once is best asked for. */
+static enum i8_cache i8_once(void)
+{
+    return cpu_ahead == CPU_AHEAD_ONCE ? CACHE_L1 : cpu_ahead == CPU_AHEAD_ALONE ? CACHE_L2 : CACHE_ALL;
+}
+
+ALWAYS_INLINE void i8_prefetch(enum i8_cache cache, const int8_t *at)
+{
+    if (cache == CACHE_L1)
+        _mm_prefetch(at, _MM_HINT_NTA);
+    else if (cache == CACHE_L2)
+        _mm_prefetch(at, _MM_HINT_T1);
+    else
+        _mm_prefetch(at, _MM_HINT_T0);
+}
 
 /* mr rows of x times a panel, or times two that are `apart` bytes from one another, to sum (panels, mr, GEMM_NR), or
  * added to it. nibbles: two weights in a byte. ahead: what is wanted next is asked for so many bytes ahead of each
- * panel, as many lines as weights are read; or half as many from there on; into all caches or L1 alone. */
+ * panel, as many lines as weights are read; or half as many from there on. */
 ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w,
-                           size_t apart, int k4, enum i8_ask ask, size_t ahead, int32_t (*sum)[GEMM_NR], bool add)
+                           size_t apart, int k4, enum i8_ask ask, enum i8_cache cache, size_t ahead,
+                           int32_t (*sum)[GEMM_NR], bool add)
 {
     __m512i acc[I8_MR][4], low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
     const uint8_t *triple[4] = {x, x + 3 * ldx, x + 6 * ldx, x + 9 * ldx};
@@ -94,14 +114,10 @@ ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, s
             const int8_t *from = w + (v / 2 ? apart : 0) + v % 2 * 64;
             d[v] = part[v] = _mm512_loadu_si512(from);
             if (ask == ASK_ALL) /* as many instructions as read the weights */
-                _mm_prefetch(from + ahead, _MM_HINT_T0);
-            if (ask == ASK_ALL_L1)
-                _mm_prefetch(from + ahead, _MM_HINT_NTA);
+                i8_prefetch(cache, from + ahead);
         }
         if (ask == ASK_HALF)
-            _mm_prefetch(half, _MM_HINT_T0);
-        if (ask == ASK_HALF_L1)
-            _mm_prefetch(half, _MM_HINT_NTA);
+            i8_prefetch(cache, half);
         if (nibbles) {
             UNROLL
             for (int v = 0; v < nw; v++)
@@ -202,34 +218,38 @@ static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int 
 
 /* One function for each number of rows, so that a remainder costs what it is. */
 typedef void i8_rows_fn(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4, enum i8_ask ask,
-                        size_t ahead, int32_t (*sum)[GEMM_NR], bool add);
+                        enum i8_cache cache, size_t ahead, int32_t (*sum)[GEMM_NR], bool add);
 
+#define I8_DOTS(mr, panels, nibbles, ask, cache, add)                                                                  \
+    i8_dots(mr, panels, nibbles, x, ldx, w, apart, k4, ask, cache, ahead, sum, add)
+#define I8_CACHES(mr, panels, nibbles, ask, add)                                                                       \
+    if (cache == CACHE_L1)                                                                                             \
+        I8_DOTS(mr, panels, nibbles, ask, CACHE_L1, add);                                                              \
+    else if (cache == CACHE_L2)                                                                                        \
+        I8_DOTS(mr, panels, nibbles, ask, CACHE_L2, add);                                                              \
+    else                                                                                                               \
+        I8_DOTS(mr, panels, nibbles, ask, CACHE_ALL, add)
 #define I8_ROWS(name, mr, nibbles)                                                                                     \
-    static                                                                                                             \
-        __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4,   \
-                                                enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR], bool add)       \
+    static __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart,        \
+                                                   int k4, enum i8_ask ask, enum i8_cache cache, size_t ahead,         \
+                                                   int32_t(*sum)[GEMM_NR], bool add)                                   \
     {                                                                                                                  \
-        if (ask == ASK_ALL)                                                                                            \
-            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_ALL, ahead, sum, add);                                   \
-        else if (ask == ASK_ALL_L1)                                                                                    \
-            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_ALL_L1, ahead, sum, add);                                \
-        else if (ask == ASK_HALF)                                                                                      \
-            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_HALF, ahead, sum, add);                                  \
-        else if (ask == ASK_HALF_L1)                                                                                   \
-            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_HALF_L1, ahead, sum, add);                               \
-        else                                                                                                           \
-            i8_dots(mr, 1, nibbles, x, ldx, w, apart, k4, ASK_NOTHING, ahead, sum, add);                               \
+        if (ask == ASK_NOTHING) {                                                                                      \
+            I8_DOTS(mr, 1, nibbles, ASK_NOTHING, CACHE_ALL, add);                                                      \
+        } else if (ask == ASK_HALF) {                                                                                  \
+            I8_CACHES(mr, 1, nibbles, ASK_HALF, add);                                                                  \
+        } else {                                                                                                       \
+            I8_CACHES(mr, 1, nibbles, ASK_ALL, add);                                                                   \
+        }                                                                                                              \
     }
-#define I8_PAIR(name, mr, nibbles)                                                                                     \
-    static                                                                                                             \
-        __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4,   \
-                                                enum i8_ask ask, size_t ahead, int32_t(*sum)[GEMM_NR], bool add)       \
+#define I8_PAIR(name, mr, nibbles) /* which ask for all, and add to nothing */                                         \
+    static __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart,        \
+                                                   int k4, enum i8_ask ask, enum i8_cache cache, size_t ahead,         \
+                                                   int32_t(*sum)[GEMM_NR], bool add)                                   \
     {                                                                                                                  \
+        (void)ask;                                                                                                     \
         (void)add;                                                                                                     \
-        if (ask == ASK_ALL)                                                                                            \
-            i8_dots(mr, 2, nibbles, x, ldx, w, apart, k4, ASK_ALL, ahead, sum, false);                                 \
-        else                                                                                                           \
-            i8_dots(mr, 2, nibbles, x, ldx, w, apart, k4, ASK_ALL_L1, ahead, sum, false);                              \
+        I8_CACHES(mr, 2, nibbles, ASK_ALL, false);                                                                     \
     }
 #define I8_ALL(name, nibbles)                                                                                          \
     I8_ROWS(name##_, 1, nibbles)                                                                                       \
@@ -262,12 +282,20 @@ struct i8_fns {
 I8_ALL(i8, false)
 I8_ALL(i4, true)
 
-#define I8_ONCE_AHEAD 4096         /* bytes ahead of one use, enough for memory and few enough for L1 */
-#define I8_PAIR_AHEAD 2048         /* for each of two panels */
+#define I8_L1_AHEAD 4096           /* bytes ahead of one use, enough for memory and few enough for L1, of a panel; */
+#define I8_L2_AHEAD 3072           /* the same for L2, where the CPU follows */
 #define I8_NEAR_AHEAD 1536         /* for one or two, where L2 reads ahead as well (Intel) */
 #define I8_SLICE_BYTES (16 << 10)  /* of a panel: two of them, and as much of some rows of x, fit in L1 */
 #define I8_BLOCK_ROWS 264          /* of x that stay in L2 while the panels go by, */
 #define I8_BLOCK_BYTES (840 << 10) /* as long as they have no more */
+
+/* So far ahead is what is read once asked for. */
+static size_t i8_ahead(int panels)
+{
+    return cpu_ahead == CPU_AHEAD_ONCE    ? I8_L1_AHEAD / (size_t)panels
+           : cpu_ahead == CPU_AHEAD_ALONE ? I8_L2_AHEAD
+                                          : I8_NEAR_AHEAD;
+}
 
 /* What the epilogue of a panel reads of the columns' arrays, lines that no prefetcher knows of. */
 static void i8_fetch_columns(const struct gemm_i8_args *a, int p)
@@ -288,8 +316,8 @@ static int i8_pairs(const struct gemm_i8_args *a, i8_rows_fn *pair, size_t panel
     for (int p = panel_begin; p < panel_begin + half; p++) {
         i8_fetch_columns(a, p + 1);
         i8_fetch_columns(a, p + half + 1);
-        pair(a->x, a->ldx, a->w + (size_t)p * panel_bytes, (size_t)half * panel_bytes, a->k4,
-             cpu_nta_is_fast ? ASK_ALL_L1 : ASK_ALL, cpu_nta_is_fast ? I8_PAIR_AHEAD : I8_NEAR_AHEAD, sum, false);
+        pair(a->x, a->ldx, a->w + (size_t)p * panel_bytes, (size_t)half * panel_bytes, a->k4, ASK_ALL, i8_once(),
+             i8_ahead(2), sum, false);
         i8_store(a, sum, 0, a->rows, p);
         i8_store(a, sum + a->rows, 0, a->rows, p + half);
     }
@@ -321,9 +349,8 @@ static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, si
             size_t ahead = (size_t)n * k_bytes;
             for (int r = 0, rows; r < a->rows; r += rows) {
                 int passes = i8_passes(a->rows - r, &rows);
-                fns->rows[rows](a->x + (size_t)r * a->ldx + k, a->ldx, w, 0, n,
-                                cpu_nta_is_fast ? ASK_HALF_L1 : ASK_HALF, ahead + (passes == 1 ? ahead / 2 : 0),
-                                sum + r, k > 0);
+                fns->rows[rows](a->x + (size_t)r * a->ldx + k, a->ldx, w, 0, n, ASK_HALF, i8_once(),
+                                ahead + (passes == 1 ? ahead / 2 : 0), sum + r, k > 0);
             }
         }
         i8_store(a, sum, 0, a->rows, p);
@@ -336,7 +363,8 @@ static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, si
     int32_t sum[I8_MR][GEMM_NR];
     int fit = (int)(I8_BLOCK_BYTES / a->ldx / I8_MR) * I8_MR, most = fit < I8_BLOCK_ROWS ? fit : I8_BLOCK_ROWS;
     most = most > I8_MR ? most : I8_MR;
-    if (a->rows <= I8_PAIR_ROWS)
+    bool few = a->rows <= I8_PAIR_ROWS, alone = few && cpu_ahead == CPU_AHEAD_ALONE; /* one line of addresses */
+    if (few && !alone)
         panel_begin = i8_pairs(a, fns->pair[a->rows], panel_bytes, panel_begin, panel_end);
     if (a->rows > I8_MR && a->rows <= 2 * I8_MR) {
         i8_slices(a, fns, panel_bytes, panel_begin, panel_end);
@@ -350,14 +378,16 @@ static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, si
             for (int r = r0, rows; r < r1; r += rows) {
                 int passes = i8_passes(r1 - r, &rows);
                 enum i8_ask ask = passes <= 2 ? ASK_HALF : ASK_NOTHING;
+                enum i8_cache cache = cpu_ahead == CPU_AHEAD_ALONE ? CACHE_L2 : CACHE_ALL;
                 size_t ahead = panel_bytes + (passes == 1 ? panel_bytes / 2 : 0);
                 if (rows == a->rows) { /* weights that are used once */
-                    ask = cpu_nta_is_fast ? ASK_ALL_L1 : ASK_ALL;
-                    ahead = cpu_nta_is_fast ? I8_ONCE_AHEAD : I8_NEAR_AHEAD;
+                    ask = alone ? ASK_NOTHING : ASK_ALL;
+                    cache = i8_once();
+                    ahead = i8_ahead(1);
                 }
-                if (ask != ASK_NOTHING)
+                if (ask != ASK_NOTHING || rows == a->rows)
                     i8_fetch_columns(a, p + 1);
-                fns->rows[rows](a->x + (size_t)r * a->ldx, a->ldx, w, 0, a->k4, ask, ahead, sum, false);
+                fns->rows[rows](a->x + (size_t)r * a->ldx, a->ldx, w, 0, a->k4, ask, cache, ahead, sum, false);
                 i8_store(a, sum, r, rows, p);
             }
         }
