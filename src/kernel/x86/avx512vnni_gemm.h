@@ -181,7 +181,9 @@ ALWAYS_INLINE void i8_store_rows(const struct gemm_i8_args *a, const struct i8_c
     __mmask16 here = mask16((size_t)(a->n - at)), there = a->n - at > 16 ? mask16((size_t)(a->n - at - 16)) : 0;
     const float *scale = a->row_scale ? a->row_scale + r0 : &one;
     float *y = a->y + (size_t)r0 * a->ldy + at;
-    for (int r = 0; r < rows; r++, y += a->ldy, scale += a->row_scale != NULL) {
+    UNROLL_4 /* no more work, but a row's division, and the jumps, beside another's */
+        for (int r = 0; r < rows; r++, y += a->ldy, scale += a->row_scale != NULL)
+    {
         __m512 s = _mm512_set1_ps(*scale);
         __m512 lo = i8_finish(a, &c[0], zeros, sum[r], s, r0 + r, j);
         __m512 hi = i8_finish(a, &c[1], zeros, sum[r] + 16, s, r0 + r, j + 16);
@@ -357,6 +359,18 @@ static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, si
     }
 }
 
+/* Asks for the lines that a panel's results of some rows go to, while these are made: each is a page of its own, and
+ * was last another core's. In assembly, because a compiler asks without a wish to write. */
+static void i8_ask_results(const struct gemm_i8_args *a, int r, int rows, int p)
+{
+    const float *y = a->y + (size_t)r * a->ldy + (size_t)p * (a->swiglu ? SWIGLU_NR : GEMM_NR);
+    for (int i = 0; i < rows; i++, y += a->ldy) {
+        __asm__ volatile("prefetchw %0" ::"m"(*y));
+        if (!a->swiglu)
+            __asm__ volatile("prefetchw %0" ::"m"(y[SWIGLU_NR]));
+    }
+}
+
 static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, size_t panel_bytes, int panel_begin,
                       int panel_end)
 {
@@ -387,6 +401,8 @@ static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, si
                 }
                 if (ask != ASK_NOTHING || rows == a->rows)
                     i8_fetch_columns(a, p + 1);
+                if (rows < a->rows)
+                    i8_ask_results(a, r, rows, p);
                 fns->rows[rows](a->x + (size_t)r * a->ldx, a->ldx, w, 0, a->k4, ask, cache, ahead, sum, false);
                 i8_store(a, sum, r, rows, p);
             }
