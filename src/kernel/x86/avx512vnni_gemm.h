@@ -285,7 +285,8 @@ I8_ALL(i8, false)
 I8_ALL(i4, true)
 
 #define I8_L1_AHEAD 4096           /* bytes ahead of one use, enough for memory and few enough for L1, of a panel; */
-#define I8_L2_AHEAD 3072           /* the same for L2, where the CPU follows */
+#define I8_L2_AHEAD 6144           /* the same for L2, where the CPU follows; not a multiple of 4 KB */
+#define I8_L2_ROWS 9               /* at most, that take weights from L2 as fast as memory gives them */
 #define I8_NEAR_AHEAD 1536         /* for one or two, where L2 reads ahead as well (Intel) */
 #define I8_SLICE_BYTES (16 << 10)  /* of a panel: two of them, and as much of some rows of x, fit in L1 */
 #define I8_BLOCK_ROWS 264          /* of x that stay in L2 while the panels go by, */
@@ -342,17 +343,17 @@ static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, si
     int32_t sum[2 * I8_MR][GEMM_NR];
     size_t k_bytes = panel_bytes / (size_t)a->k4; /* of the panel, for one of k */
     int most = (int)(I8_SLICE_BYTES / k_bytes), slices = (a->k4 + most - 1) / most;
-    int slice = ((a->k4 + slices - 1) / slices + 7) / 8 * 8;
+    int slice = ((a->k4 + slices - 1) / slices + 7) / 8 * 8, first = (a->rows + 1) / 2;
     for (int p = panel_begin; p < panel_end; p++) {
         i8_fetch_columns(a, p + 1);
         for (int k = 0, n; k < a->k4; k += n) {
             n = a->k4 - k < slice ? a->k4 - k : slice;
             const int8_t *w = a->w + (size_t)p * panel_bytes + (size_t)k * k_bytes;
             size_t ahead = (size_t)n * k_bytes;
-            for (int r = 0, rows; r < a->rows; r += rows) {
-                int passes = i8_passes(a->rows - r, &rows);
+            for (int pass = 0; pass < 2; pass++) {
+                int r = pass * first, rows = pass ? a->rows - first : first;
                 fns->rows[rows](a->x + (size_t)r * a->ldx + k, a->ldx, w, 0, n, ASK_HALF, i8_once(),
-                                ahead + (passes == 1 ? ahead / 2 : 0), sum + r, k > 0);
+                                ahead + (size_t)pass * ahead / 2, sum + r, k > 0);
             }
         }
         i8_store(a, sum, 0, a->rows, p);
@@ -380,7 +381,7 @@ static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, si
     bool few = a->rows <= I8_PAIR_ROWS, alone = few && cpu_ahead == CPU_AHEAD_ALONE; /* one line of addresses */
     if (few && !alone)
         panel_begin = i8_pairs(a, fns->pair[a->rows], panel_bytes, panel_begin, panel_end);
-    if (a->rows > I8_MR && a->rows <= 2 * I8_MR) {
+    if (a->rows > (cpu_ahead == CPU_AHEAD_ALONE ? I8_L2_ROWS : I8_MR) && a->rows <= 2 * I8_MR) {
         i8_slices(a, fns, panel_bytes, panel_begin, panel_end);
         return;
     }
