@@ -27,13 +27,12 @@ const char *cpu_isa_name(enum cpu_isa isa);
 int cpu_isa_parse(const char *name, enum cpu_isa *ret_isa); /* 0, or -1 for an unknown name; "auto" is the best */
 int cpu_num_usable(void);                                   /* cores this process may run on */
 
-/* How to ask for memory that is read once, ahead of its use; it changes no results. Known before main; tests change it.
- */
+/* How to ask for memory that is read once, ahead of its use. It changes no results; known before main; tests set it. */
 enum cpu_ahead {
     CPU_AHEAD_NEAR,  /* a little ahead, all caches: prefetchnta waits for L1's few fill buffers, L2 reads on (Intel) */
     CPU_AHEAD_ONCE,  /* prefetchnta, as far ahead as L1 has room: past L2, as fast as memory gives it (AMD, Zen 5) */
-    CPU_AHEAD_ALONE, /* not, where reads follow one another: left alone the CPU is ahead of them sooner, or is with what
-                      * L2 alone is asked for; CPU_AHEAD_ONCE where they jump (AMD before Zen 5) */
+    CPU_AHEAD_ALONE, /* not, where whole lines follow one another, which the CPU finds sooner by itself; weights that
+                      * wait for other rows into L2; CPU_AHEAD_ONCE elsewhere (AMD before Zen 5) */
     CPU_AHEAD_COUNT,
 };
 extern enum cpu_ahead cpu_ahead; /* CPU_AHEAD_ONCE on other architectures */

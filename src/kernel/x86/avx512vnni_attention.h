@@ -476,14 +476,14 @@ static void c8_look(struct c8_rows *s, int tile, const struct attn_args *a, int6
     *t = (struct c8_tile){
         .k = c8_k_at(a, t0), .next_k = c8_k_at(of, next), .v = c8_v_at(a, t0), .next_v = c8_v_at(of, next)};
     t->turned = t->next_v;
-    if (s->rows <= C8_FEW &&
-        cpu_ahead == CPU_AHEAD_NEAR) { /* V follows K, and the next tile's K follows V, if not in memory */
+    bool few = s->rows <= C8_FEW;
+    if (few && cpu_ahead == CPU_AHEAD_NEAR) { /* V follows K, and the next tile's K follows V, if not in memory */
         size_t v_bytes = ATTN_TILE * (size_t)a->d, ahead = v_bytes < C8_NEAR ? v_bytes : C8_NEAR;
         t->turn = v_bytes - ahead;
         t->turned = (const int8_t *)t->next_k - t->turn;
         t->next_k = t->k + ahead;
         t->next_v = t->v + ahead;
-    } else if (s->rows <= C8_FEW && cpu_ahead == CPU_AHEAD_ALONE) { /* which finds all of them in order */
+    } else if (few && cpu_ahead == CPU_AHEAD_ALONE) { /* the CPU finds them: they follow one another */
         t->next_k = NULL;
         t->next_v = NULL;
     }
@@ -646,8 +646,8 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.max, 0, sizeof(s.max));
     int64_t begin = c8_first_tile(a), end = attn_end(a, a->tokens - 1);
     int strip = s.rows > C8_FEW ? C8_STRIP : 1;
-    if (strip == 1 &&
-        cpu_ahead != CPU_AHEAD_NEAR) { /* the first tile, while q is looked at; else L2 finds it sooner by itself */
+    bool ask = strip == 1 && cpu_ahead != CPU_AHEAD_NEAR; /* else L2 finds it sooner by itself */
+    if (ask) {                                            /* the first tile, while q is looked at */
         fetch_once(c8_k_at(a, begin), ATTN_TILE * c8_padded_dim(a->d));
         fetch_once(c8_v_at(a, begin), ATTN_TILE * a->d);
     }
@@ -661,7 +661,7 @@ void KFN(attn_c8)(const struct attn_args *a)
         memcpy(s.tile_unit + i * s.stride, s.unit, (size_t)s.stride * sizeof(float));
     memset(s.out, 0, (size_t)s.rows * d * sizeof(float));
     for (int64_t t0 = begin; t0 < end;) {
-        if (strip == 1 && cpu_ahead != CPU_AHEAD_NEAR)
+        if (ask)
             c8_ask_pages(a, t0);
         for (s.num_tiles = 0; s.num_tiles < strip && t0 < end; s.num_tiles++, t0 += ATTN_TILE)
             c8_look(&s, s.num_tiles, a, t0);

@@ -181,9 +181,8 @@ ALWAYS_INLINE void i8_store_rows(const struct gemm_i8_args *a, const struct i8_c
     __mmask16 here = mask16((size_t)(a->n - at)), there = a->n - at > 16 ? mask16((size_t)(a->n - at - 16)) : 0;
     const float *scale = a->row_scale ? a->row_scale + r0 : &one;
     float *y = a->y + (size_t)r0 * a->ldy + at;
-    UNROLL_4 /* no more work, but a row's division, and the jumps, beside another's */
-        for (int r = 0; r < rows; r++, y += a->ldy, scale += a->row_scale != NULL)
-    {
+    UNROLL_4
+    for (int r = 0; r < rows; r++, y += a->ldy, scale += a->row_scale != NULL) { /* rows' divisions beside each other */
         __m512 s = _mm512_set1_ps(*scale);
         __m512 lo = i8_finish(a, &c[0], zeros, sum[r], s, r0 + r, j);
         __m512 hi = i8_finish(a, &c[1], zeros, sum[r] + 16, s, r0 + r, j + 16);
