@@ -359,15 +359,16 @@ static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, si
     }
 }
 
-/* Asks for the lines that a panel's results of some rows go to, while these are made: each is a page of its own, and
- * was last another core's. In assembly, because a compiler asks without a wish to write. */
+/* Asks for the lines that a panel's results of some rows go to, while these are made: another one or two for each row,
+ * which no prefetcher finds. In assembly, because a compiler asks without a wish to write. */
 static void i8_ask_results(const struct gemm_i8_args *a, int r, int rows, int p)
 {
+    const size_t line = 64 / sizeof(float);
     const float *y = a->y + (size_t)r * a->ldy + (size_t)p * (a->swiglu ? SWIGLU_NR : GEMM_NR);
     for (int i = 0; i < rows; i++, y += a->ldy) {
         __asm__ volatile("prefetchw %0" ::"m"(*y));
         if (!a->swiglu)
-            __asm__ volatile("prefetchw %0" ::"m"(y[SWIGLU_NR]));
+            __asm__ volatile("prefetchw %0" ::"m"(y[line]));
     }
 }
 
