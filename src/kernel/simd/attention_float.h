@@ -18,7 +18,8 @@ struct attn_rows {
 struct attn_tile {
     const uint8_t *k, *v;
     size_t d;
-    const uint8_t *next_k; /* what is fetched while V is read, as V is while K is: it follows in memory */
+    const uint8_t *next_k; /* what is fetched while V is read, as V is while K is: it follows in memory; */
+    bool ask;              /* or nothing is */
 };
 
 #define ATTN_NEAR 2048 /* bytes ahead, at most, where L2 reads ahead as well (Intel) */
@@ -31,11 +32,11 @@ ALWAYS_INLINE ptrdiff_t attn_near(const struct attn_tile *tile, size_t bytes, co
     return (ptrdiff_t)near;
 }
 
-/* Whether to ask for K and V at all. Short vectors, which take more instructions for a line, are faster with it on Zen
- * 4 too: one query head, BF16, 22 and 18 GB/s. */
-ALWAYS_INLINE bool attn_asks(void)
+/* Whether to ask for K and V at all, where few tiles follow one another, and where many do. Short vectors, which take
+ * more instructions for a line, are faster with it on Zen 4 too: BF16, 2,048 keys, 24 and 18 GB/s. */
+ALWAYS_INLINE bool attn_asks(bool run_is_short)
 {
-    return VL < 16 || cpu_ahead != CPU_AHEAD_ALONE;
+    return VL < 16 || cpu_ahead != CPU_AHEAD_ALONE || run_is_short;
 }
 
 /* Vectors at once for mr rows. */
@@ -55,7 +56,7 @@ ALWAYS_INLINE void attn_dots(int mr, enum elem elem, struct attn_rows *s, int r0
         const float *q = s->q + (size_t)r0 * tile->d, *end = q + (size_t)mr * tile->d;
         const uint8_t *turn;
         ptrdiff_t to_v = cpu_ahead == CPU_AHEAD_NEAR ? attn_near(tile, elem_size(elem), &turn) : tile->v - tile->k;
-        bool ask = t == 0 && attn_asks();
+        bool ask = t == 0 && tile->ask;
         UNROLL
         for (int r = 0; r < mr; r++) {
             UNROLL
@@ -84,14 +85,14 @@ struct attn_keys {
 };
 
 /* Adds p.v for nv vectors of channels from i on to mr rows; v is key 0, whose rows are ldv bytes apart. fetch: what is
- * fetched meanwhile, as much as is read; tile: what v is of, if it is. */
+ * fetched meanwhile, as much as is read; tile: what v is of, NULL if nothing is fetched. */
 ALWAYS_INLINE void attn_values_at(int mr, int nv, enum elem elem, struct attn_rows *s, int r0, struct attn_keys keys,
                                   const uint8_t *v, size_t ldv, int i, const uint8_t *fetch,
                                   const struct attn_tile *tile)
 {
     const uint8_t *turn = NULL;
     ptrdiff_t near = tile && cpu_ahead == CPU_AHEAD_NEAR ? attn_near(tile, elem_size(elem), &turn) : 0;
-    bool ask = attn_asks();
+    bool ask = tile && tile->ask;
     V acc[ATTN_MR][MAX_NV];
     float *out = s->out + (size_t)r0 * (size_t)s->ld + i;
     UNROLL
@@ -342,9 +343,12 @@ ALWAYS_INLINE void attn(enum elem elem, const struct attn_args *a)
     struct attn_rows s; /* large, but only what the call's rows and dimension need of it is touched */
     attn_rows_init(&s, a);
     int64_t end = attn_end(a, a->tokens - 1), t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE;
+    bool ask = attn_asks(fetch_run_is_short(a, t0));
     for (size_t at = attn_tile_at(a, t0), next; t0 < end; t0 += ATTN_TILE, at = next) {
         next = t0 + ATTN_TILE < end ? attn_tile_at(a, t0 + ATTN_TILE) : at;
-        struct attn_tile tile = {a->k + at, a->v + at, (size_t)a->d, a->k + next};
+        struct attn_tile tile = {a->k + at, a->v + at, (size_t)a->d, a->k + next, ask};
+        if (next != at + a->tile_stride && t0 + ATTN_TILE < end)
+            ask = attn_asks(fetch_run_is_short(a, t0 + ATTN_TILE));
         int from = 0, to = a->tokens; /* tokens that see any of the tile */
         while (attn_end(a, from) <= t0)
             from++;

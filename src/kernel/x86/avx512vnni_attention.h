@@ -7,9 +7,9 @@
 #include "kernel/x86/avx512vnni_attention_rows.h"
 
 /* Dots of mr rows from r0 on with a tile, to places from at on, and what the greatest of each is among, all: of the
- * keys that the row sees, all of them. fetch: what is fetched meanwhile, or NULL; once: into L1 alone. */
+ * keys that the row sees, all of them. fetch: what is fetched meanwhile, or NULL. */
 ALWAYS_INLINE void c8_dots(int mr, bool all, struct c8_rows *s, int r0, int at, const uint8_t *k, int pd,
-                           const uint8_t *fetch, bool once)
+                           const uint8_t *fetch, enum cache cache)
 {
     __m512i hi[C8_MR][2], lo[C8_MR][2];
     const int8_t *q = s->q + (size_t)r0 * (size_t)pd * 2;
@@ -18,12 +18,8 @@ ALWAYS_INLINE void c8_dots(int mr, bool all, struct c8_rows *s, int r0, int at, 
         hi[r][0] = hi[r][1] = lo[r][0] = lo[r][1] = _mm512_setzero_si512();
     for (int i = 0; i < pd; i += 4, k += 4 * ATTN_TILE, q += mr * 8) {
         __m512i k0 = _mm512_loadu_si512(k), k1 = _mm512_loadu_si512(k + 64);
-        if (fetch) {
-            if (once)
-                fetch_nta(fetch + i * ATTN_TILE, 128);
-            else
-                fetch_lines(fetch + i * ATTN_TILE, 128);
-        }
+        if (fetch)
+            fetch_into(cache, fetch + i * ATTN_TILE, 128);
         UNROLL
         for (int r = 0; r < mr; r++) {
             __m512i qh = broadcast4(q + r * 8), ql = broadcast4(q + r * 8 + 4);
@@ -397,14 +393,19 @@ ALWAYS_INLINE void c8_low(int mr, int nv, struct c8_rows *s, int tile, int place
     static __attribute__((noinline)) void c8_dots_##mr(struct c8_rows *s, bool all, int r0, int at, const uint8_t *k,  \
                                                        int pd, const uint8_t *fetch)                                   \
     {                                                                                                                  \
-        if (all && fetch && s->rows <= C8_FEW && cpu_ahead != CPU_AHEAD_NEAR)                                          \
-            c8_dots(mr, true, s, r0, at, k, pd, fetch, true);                                                          \
+        enum cache cache = s->rows <= C8_FEW ? cache_once() : CACHE_ALL;                                               \
+        if (all && fetch && cache == CACHE_L1)                                                                         \
+            c8_dots(mr, true, s, r0, at, k, pd, fetch, CACHE_L1);                                                      \
+        else if (all && fetch && cache == CACHE_L2)                                                                    \
+            c8_dots(mr, true, s, r0, at, k, pd, fetch, CACHE_L2);                                                      \
         else if (all && fetch)                                                                                         \
-            c8_dots(mr, true, s, r0, at, k, pd, fetch, false);                                                         \
+            c8_dots(mr, true, s, r0, at, k, pd, fetch, CACHE_ALL);                                                     \
         else if (all)                                                                                                  \
-            c8_dots(mr, true, s, r0, at, k, pd, NULL, false);                                                          \
+            c8_dots(mr, true, s, r0, at, k, pd, NULL, CACHE_ALL);                                                      \
+        else if (cache == CACHE_L2)                                                                                    \
+            c8_dots(mr, false, s, r0, at, k, pd, fetch, CACHE_L2);                                                     \
         else                                                                                                           \
-            c8_dots(mr, false, s, r0, at, k, pd, fetch, false);                                                        \
+            c8_dots(mr, false, s, r0, at, k, pd, fetch, CACHE_ALL);                                                    \
     }                                                                                                                  \
     static __attribute__((noinline)) void c8_low_##mr(struct c8_rows *s, int tile, int place, size_t d)                \
     {                                                                                                                  \
@@ -483,9 +484,14 @@ static void c8_look(struct c8_rows *s, int tile, const struct attn_args *a, int6
         t->turned = (const int8_t *)t->next_k - t->turn;
         t->next_k = t->k + ahead;
         t->next_v = t->v + ahead;
-    } else if (few && cpu_ahead == CPU_AHEAD_ALONE) { /* the CPU finds them: they follow one another */
-        t->next_k = NULL;
-        t->next_v = NULL;
+    } else if (few && cpu_ahead == CPU_AHEAD_ALONE) { /* which finds by itself what follows, if it goes on */
+        bool follows = t->next_k == t->k + a->tile_stride;
+        if (!follows)
+            s->run_is_short = fetch_run_is_short(of, next);
+        if (follows && !s->run_is_short) {
+            t->next_k = NULL;
+            t->next_v = NULL;
+        }
     }
     int from = 0, to = a->tokens; /* tokens that see any of it: who comes later begins and ends later */
     while (attn_end(a, from) <= t0)
@@ -641,13 +647,13 @@ void KFN(attn_c8)(const struct attn_args *a)
     s.rows = a->tokens * a->group;
     s.stride = (s.rows + 3) / 4 * 4;
     s.begun = s.low = 0;
+    s.run_is_short = fetch_run_is_short(a, c8_first_tile(a));
     memset(s.mass, 0, sizeof(s.mass));
     memset(s.others, 0, sizeof(s.others));
     memset(s.max, 0, sizeof(s.max));
     int64_t begin = c8_first_tile(a), end = attn_end(a, a->tokens - 1);
     int strip = s.rows > C8_FEW ? C8_STRIP : 1;
-    bool ask = strip == 1 && cpu_ahead != CPU_AHEAD_NEAR; /* else L2 finds it sooner by itself */
-    if (ask) {                                            /* the first tile, while q is looked at */
+    if (strip == 1 && cpu_ahead != CPU_AHEAD_NEAR) { /* the first tile, while q is looked at; else L2 finds it sooner */
         fetch_once(c8_k_at(a, begin), ATTN_TILE * c8_padded_dim(a->d));
         fetch_once(c8_v_at(a, begin), ATTN_TILE * a->d);
     }
@@ -661,7 +667,7 @@ void KFN(attn_c8)(const struct attn_args *a)
         memcpy(s.tile_unit + i * s.stride, s.unit, (size_t)s.stride * sizeof(float));
     memset(s.out, 0, (size_t)s.rows * d * sizeof(float));
     for (int64_t t0 = begin; t0 < end;) {
-        if (ask)
+        if (strip == 1 && cpu_ahead == CPU_AHEAD_ONCE)
             c8_ask_pages(a, t0);
         for (s.num_tiles = 0; s.num_tiles < strip && t0 < end; s.num_tiles++, t0 += ATTN_TILE)
             c8_look(&s, s.num_tiles, a, t0);

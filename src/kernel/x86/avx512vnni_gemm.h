@@ -50,30 +50,11 @@ ALWAYS_INLINE void i8_advance(int mr, const uint8_t **triple, int k)
 
 enum i8_ask { ASK_NOTHING, ASK_HALF, ASK_ALL };
 
-/* What is asked for comes into all caches, or into that one alone. */
-enum i8_cache { CACHE_ALL, CACHE_L1, CACHE_L2 };
-
-/* Where what is read once is best asked for. */
-static enum i8_cache i8_once(void)
-{
-    return cpu_ahead == CPU_AHEAD_ONCE ? CACHE_L1 : cpu_ahead == CPU_AHEAD_ALONE ? CACHE_L2 : CACHE_ALL;
-}
-
-ALWAYS_INLINE void i8_prefetch(enum i8_cache cache, const int8_t *at)
-{
-    if (cache == CACHE_L1)
-        _mm_prefetch(at, _MM_HINT_NTA);
-    else if (cache == CACHE_L2)
-        _mm_prefetch(at, _MM_HINT_T1);
-    else
-        _mm_prefetch(at, _MM_HINT_T0);
-}
-
 /* mr rows of x times a panel, or times two that are `apart` bytes from one another, to sum (panels, mr, GEMM_NR), or
  * added to it. nibbles: two weights in a byte. ahead: what is wanted next is asked for so many bytes ahead of each
  * panel, as many lines as weights are read; or half as many from there on. */
 ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, size_t ldx, const int8_t *w,
-                           size_t apart, int k4, enum i8_ask ask, enum i8_cache cache, size_t ahead,
+                           size_t apart, int k4, enum i8_ask ask, enum cache cache, size_t ahead,
                            int32_t (*sum)[GEMM_NR], bool add)
 {
     __m512i acc[I8_MR][4], low = _mm512_set1_epi8(15), eight = _mm512_set1_epi8(8);
@@ -114,10 +95,10 @@ ALWAYS_INLINE void i8_dots(int mr, int panels, bool nibbles, const uint8_t *x, s
             const int8_t *from = w + (v / 2 ? apart : 0) + v % 2 * 64;
             d[v] = part[v] = _mm512_loadu_si512(from);
             if (ask == ASK_ALL) /* as many instructions as read the weights */
-                i8_prefetch(cache, from + ahead);
+                fetch_line(cache, from + ahead);
         }
         if (ask == ASK_HALF)
-            i8_prefetch(cache, half);
+            fetch_line(cache, half);
         if (nibbles) {
             UNROLL
             for (int v = 0; v < nw; v++)
@@ -219,7 +200,7 @@ static void i8_store(const struct gemm_i8_args *a, int32_t (*sum)[GEMM_NR], int 
 
 /* One function for each number of rows, so that a remainder costs what it is. */
 typedef void i8_rows_fn(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart, int k4, enum i8_ask ask,
-                        enum i8_cache cache, size_t ahead, int32_t (*sum)[GEMM_NR], bool add);
+                        enum cache cache, size_t ahead, int32_t (*sum)[GEMM_NR], bool add);
 
 #define I8_DOTS(mr, panels, nibbles, ask, cache, add)                                                                  \
     i8_dots(mr, panels, nibbles, x, ldx, w, apart, k4, ask, cache, ahead, sum, add)
@@ -232,7 +213,7 @@ typedef void i8_rows_fn(const uint8_t *x, size_t ldx, const int8_t *w, size_t ap
         I8_DOTS(mr, panels, nibbles, ask, CACHE_ALL, add)
 #define I8_ROWS(name, mr, nibbles)                                                                                     \
     static __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart,        \
-                                                   int k4, enum i8_ask ask, enum i8_cache cache, size_t ahead,         \
+                                                   int k4, enum i8_ask ask, enum cache cache, size_t ahead,            \
                                                    int32_t(*sum)[GEMM_NR], bool add)                                   \
     {                                                                                                                  \
         if (ask == ASK_NOTHING) {                                                                                      \
@@ -245,7 +226,7 @@ typedef void i8_rows_fn(const uint8_t *x, size_t ldx, const int8_t *w, size_t ap
     }
 #define I8_PAIR(name, mr, nibbles) /* which ask for all, and add to nothing */                                         \
     static __attribute__((noinline)) void name##mr(const uint8_t *x, size_t ldx, const int8_t *w, size_t apart,        \
-                                                   int k4, enum i8_ask ask, enum i8_cache cache, size_t ahead,         \
+                                                   int k4, enum i8_ask ask, enum cache cache, size_t ahead,            \
                                                    int32_t(*sum)[GEMM_NR], bool add)                                   \
     {                                                                                                                  \
         (void)ask;                                                                                                     \
@@ -318,7 +299,7 @@ static int i8_pairs(const struct gemm_i8_args *a, i8_rows_fn *pair, size_t panel
     for (int p = panel_begin; p < panel_begin + half; p++) {
         i8_fetch_columns(a, p + 1);
         i8_fetch_columns(a, p + half + 1);
-        pair(a->x, a->ldx, a->w + (size_t)p * panel_bytes, (size_t)half * panel_bytes, a->k4, ASK_ALL, i8_once(),
+        pair(a->x, a->ldx, a->w + (size_t)p * panel_bytes, (size_t)half * panel_bytes, a->k4, ASK_ALL, cache_once(),
              i8_ahead(2), sum, false);
         i8_store(a, sum, 0, a->rows, p);
         i8_store(a, sum + a->rows, 0, a->rows, p + half);
@@ -351,7 +332,7 @@ static void i8_slices(const struct gemm_i8_args *a, const struct i8_fns *fns, si
             size_t ahead = (size_t)n * k_bytes;
             for (int pass = 0; pass < 2; pass++) {
                 int r = pass * first, rows = pass ? a->rows - first : first;
-                fns->rows[rows](a->x + (size_t)r * a->ldx + k, a->ldx, w, 0, n, ASK_HALF, i8_once(),
+                fns->rows[rows](a->x + (size_t)r * a->ldx + k, a->ldx, w, 0, n, ASK_HALF, cache_once(),
                                 ahead + (size_t)pass * ahead / 2, sum + r, k > 0);
             }
         }
@@ -393,11 +374,11 @@ static void i8_panels(const struct gemm_i8_args *a, const struct i8_fns *fns, si
             for (int r = r0, rows; r < r1; r += rows) {
                 int passes = i8_passes(r1 - r, &rows);
                 enum i8_ask ask = passes <= 2 ? ASK_HALF : ASK_NOTHING;
-                enum i8_cache cache = cpu_ahead == CPU_AHEAD_ALONE ? CACHE_L2 : CACHE_ALL;
+                enum cache cache = cpu_ahead == CPU_AHEAD_ALONE ? CACHE_L2 : CACHE_ALL;
                 size_t ahead = panel_bytes + (passes == 1 ? panel_bytes / 2 : 0);
                 if (rows == a->rows) { /* weights that are used once */
                     ask = alone ? ASK_NOTHING : ASK_ALL;
-                    cache = i8_once();
+                    cache = cache_once();
                     ahead = i8_ahead(1);
                 }
                 if (ask != ASK_NOTHING || rows == a->rows)
