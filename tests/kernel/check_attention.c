@@ -48,9 +48,10 @@ static struct layout layout_of(struct check *c, enum cache_kind kind, int d, int
     l.half_bytes = ATTN_TILE * elem * (size_t)(kind == CACHE_C8 ? c8_padded_dim(d) : d);
     l.run_stride = 2 * 2 * (size_t)(l.run_blocks * l.block_size / ATTN_TILE) * l.half_bytes;
     l.bytes = (size_t)(l.num_blocks / l.run_blocks) * l.run_stride;
-    for (int i = 0; i < l.num_blocks; i++) /* the first is the last in memory, the others in any order */
-        l.table[i] = l.num_blocks - 1 - i;
-    for (int i = l.num_blocks - 1; i > 1; i--) {
+    bool in_order = check_pick(c, 0, 1); /* else the first is the last in memory, the others in any order */
+    for (int i = 0; i < l.num_blocks; i++)
+        l.table[i] = in_order ? i : l.num_blocks - 1 - i;
+    for (int i = l.num_blocks - 1; i > 1 && !in_order; i--) {
         int j = check_pick(c, 1, i);
         int32_t t = l.table[i];
         l.table[i] = l.table[j];
@@ -181,6 +182,8 @@ static void attend(struct check *c, enum cache_kind kind, const struct attention
     fill_cache(c->ref, &ref, &l, &want_cache, &k, &v, a->num_keys, &scales, false);
     fill_cache(c->ops, &type, &l, &got_cache, &k, &v, a->num_keys, &scales, false);
     check_same_bytes(c, "cache", &want_cache, &got_cache, l.half_bytes);
+    struct area table = check_area(c, (size_t)((a->num_keys + l.block_size - 1) / l.block_size) * 4); /* no more */
+    memcpy(table.p, l.table, table.bytes);
     size_t out_bytes = ((size_t)(a->tokens - 1) * ldout + width) * 4;
     struct area want = check_area(c, out_bytes), got = check_area(c, out_bytes);
     struct attn_args args = {.out = want.p,
@@ -193,7 +196,7 @@ static void attend(struct check *c, enum cache_kind kind, const struct attention
                              .scale = 1.0f / sqrtf((float)a->d),
                              .position = a->num_keys - a->tokens,
                              .window = a->window,
-                             .block_table = l.table,
+                             .block_table = table.p,
                              .block_size = l.block_size,
                              .k = head_of(&l, &want_cache),
                              .v = head_of(&l, &want_cache) + l.half_bytes,
@@ -320,7 +323,7 @@ static void write_run(void *arg, int iteration, int worker, int num_workers)
 }
 
 static void attention_bench_open(struct attention_bench *a, const struct kernel_ops *ops, enum cache_kind kind,
-                                 int depth, int tokens, int group)
+                                 int depth, int tokens, int group, bool scattered)
 {
     static float scale[DIM], inv[DIM], offset[DIM];
     *a = (struct attention_bench){
@@ -337,8 +340,9 @@ static void attention_bench_open(struct attention_bench *a, const struct kernel_
     a->layers = bench_copies(a->layer_bytes);
     a->cache = bench_memory((size_t)a->layers * a->layer_bytes);
     a->table = mem_calloc((size_t)(depth / BLOCK), sizeof(*a->table));
-    for (int i = 0; i < depth / BLOCK; i++)
-        a->table[i] = i;
+    int blocks = depth / BLOCK, step = scattered ? blocks * 3 / 8 | 1 : 1; /* a power of two of blocks, and odd: all */
+    for (int i = 0; i < blocks; i++)
+        a->table[i] = i * step % blocks;
     a->q = bench_floats((size_t)tokens * a->width);
     a->out = bench_floats((size_t)tokens * a->width);
     for (int i = 0; i < a->layers; i++) /* ordinary numbers */
@@ -358,18 +362,21 @@ static void bench_attention(struct bench *b, enum cache_kind kind)
 {
     static const struct {
         int depth, tokens, group;
-    } shapes[] = {{1024, 1, GROUP}, {8192, 1, GROUP},  {32768, 1, GROUP},  {8192, 1, 1},        {8192, 1, 4},
-                  {8192, 1, 8},     {512, 512, GROUP}, {2048, 512, GROUP}, {16384, 512, GROUP}, {2048, 512, 4}};
+        bool scattered; /* blocks come in no order, as in a prefix cache that was full once */
+    } shapes[] = {{1024, 1, GROUP},   {8192, 1, GROUP, true}, {8192, 1, GROUP}, {32768, 1, GROUP},
+                  {8192, 1, 1},       {8192, 1, 4},           {8192, 1, 8},     {512, 512, GROUP},
+                  {2048, 512, GROUP}, {16384, 512, GROUP},    {2048, 512, 4}};
     for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
         struct attention_bench a;
         double depth = shapes[i].depth, tokens = shapes[i].tokens;
         double pairs = tokens * depth - tokens * (tokens - 1) / 2; /* token and key it sees */
-        attention_bench_open(&a, b->ops, kind, shapes[i].depth, shapes[i].tokens, shapes[i].group);
+        attention_bench_open(&a, b->ops, kind, shapes[i].depth, shapes[i].tokens, shapes[i].group, shapes[i].scattered);
         const struct bench_cost cost = {.macs = pairs * 2 * shapes[i].group * KV_HEADS * DIM,
                                         .integer = kind == CACHE_C8,
                                         .bytes = depth * 2 * KV_HEADS * DIM * (double)a.type.elem};
-        bench_time(b, &cost, attention_run, &a, "%s depth %d, %d heads",
-                   shapes[i].tokens == 1 ? "decode" : "512 tokens", shapes[i].depth, shapes[i].group * KV_HEADS);
+        bench_time(b, &cost, attention_run, &a, "%s depth %d, %d heads%s",
+                   shapes[i].tokens == 1 ? "decode" : "512 tokens", shapes[i].depth, shapes[i].group * KV_HEADS,
+                   shapes[i].scattered ? ", scattered" : "");
         attention_bench_close(&a);
     }
 }
@@ -377,7 +384,7 @@ static void bench_attention(struct bench *b, enum cache_kind kind)
 static void bench_write(struct bench *b, enum cache_kind kind)
 {
     struct attention_bench a;
-    attention_bench_open(&a, b->ops, kind, 512, 512, GROUP);
+    attention_bench_open(&a, b->ops, kind, 512, 512, GROUP, false);
     bench_time(b, &(struct bench_cost){.bytes = 512.0 * 2 * KV_HEADS * DIM * (4 + (double)a.type.elem)}, write_run, &a,
                "512 tokens, %d heads of %d", KV_HEADS, DIM);
     attention_bench_close(&a);
