@@ -31,8 +31,8 @@ int cpu_num_usable(void);                                   /* cores this proces
 enum cpu_ahead {
     CPU_AHEAD_NEAR,  /* a little ahead, all caches: prefetchnta waits for L1's few fill buffers, L2 reads on (Intel) */
     CPU_AHEAD_ONCE,  /* prefetchnta, as far ahead as L1 has room: past L2, as fast as memory gives it (AMD, Zen 5) */
-    CPU_AHEAD_ALONE, /* not, where many lines follow one another, which the CPU finds sooner by itself; others into L2,
-                      * which waits for more of them than L1 (AMD before Zen 5) */
+    CPU_AHEAD_ALONE, /* not, where many lines follow one another, which the CPU finds sooner by itself; others into L2
+                      * (AMD before Zen 5) */
     CPU_AHEAD_COUNT,
 };
 extern enum cpu_ahead cpu_ahead; /* CPU_AHEAD_ONCE on other architectures */

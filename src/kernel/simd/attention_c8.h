@@ -549,14 +549,20 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.tile_max, 0, sizeof(s.tile_max));
     memset(s.large, 0, sizeof(s.large));
     memset(s.v_tail, 0, sizeof(s.v_tail));
-    int64_t end = attn_end(a, a->tokens - 1);
-    for (int64_t t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE; t0 < end; t0 += ATTN_TILE) {
+    int64_t end = attn_end(a, a->tokens - 1), t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE;
+    bool run_is_short = fetch_run_is_short(a, t0);
+    for (int64_t next; t0 < end; t0 = next) {
+        next = t0 + ATTN_TILE;
+        if (next < end && attn_tile_at(a, next) != attn_tile_at(a, t0) + a->tile_stride)
+            run_is_short = fetch_run_is_short(a, next);
+        /* A CPU that reads ahead by itself has fetched most of the next one. */
+        int64_t ahead = cpu_ahead == CPU_AHEAD_ALONE && !run_is_short ? next + ATTN_TILE : next;
         int from = 0, to = a->tokens; /* tokens that see any of the tile */
         while (attn_end(a, from) <= t0)
             from++;
         while (attn_begin(a, to - 1) >= t0 + ATTN_TILE)
             to--;
-        c8_tile(&s, a, t0, from * a->group, to * a->group, t0 + ATTN_TILE < end ? t0 + ATTN_TILE : t0);
+        c8_tile(&s, a, t0, from * a->group, to * a->group, ahead < end ? ahead : t0);
     }
     for (int r = 0; r < s.rows; r++)
         c8_finish(&s, a, r);

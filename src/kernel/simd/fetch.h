@@ -19,8 +19,7 @@ ALWAYS_INLINE const char *fetch_end(const void *p, int bytes)
 enum cache { CACHE_ALL, CACHE_L1, CACHE_L2 };
 
 /* Where what is read once is best asked for. Zen 5: it needs no place in L2, nor time to leave it, 43 GB/s a core that
- * way, 38 to 41 otherwise. Zen 4: L2 waits for twice as many lines as L1; tiles of K and V from all over the memory 15
- * GB/s, and 8 to 9 if L1 waits. */
+ * way, 38 to 41 otherwise. Zen 4: tiles of K and V from all over the memory 15 GB/s into L2, 8 to 9 into L1 alone. */
 static inline enum cache cache_once(void)
 {
     return cpu_ahead == CPU_AHEAD_ONCE ? CACHE_L1 : cpu_ahead == CPU_AHEAD_ALONE ? CACHE_L2 : CACHE_ALL;
