@@ -550,13 +550,13 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.large, 0, sizeof(s.large));
     memset(s.v_tail, 0, sizeof(s.v_tail));
     int64_t end = attn_end(a, a->tokens - 1), t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE;
-    bool run_is_short = fetch_run_is_short(a, t0);
+    bool alone = cpu_ahead == CPU_AHEAD_ALONE, run_is_short = fetch_run_is_short(a, t0);
     for (int64_t next; t0 < end; t0 = next) {
         next = t0 + ATTN_TILE;
-        if (next < end && attn_tile_at(a, next) != attn_tile_at(a, t0) + a->tile_stride)
+        if (alone && next < end && attn_tile_at(a, next) != attn_tile_at(a, t0) + a->tile_stride)
             run_is_short = fetch_run_is_short(a, next);
         /* A CPU that reads ahead by itself has fetched most of the next one. */
-        int64_t ahead = cpu_ahead == CPU_AHEAD_ALONE && !run_is_short ? next + ATTN_TILE : next;
+        int64_t ahead = alone && !run_is_short ? next + ATTN_TILE : next;
         int from = 0, to = a->tokens; /* tokens that see any of the tile */
         while (attn_end(a, from) <= t0)
             from++;

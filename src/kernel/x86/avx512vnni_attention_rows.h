@@ -28,7 +28,7 @@ struct c8_tile {
 struct c8_rows {
     int rows, stride, num_tiles;
     bool tiled;          /* q.k and p.V go in tiles */
-    bool run_is_short;   /* so is the run of tiles that the next one is in */
+    bool run_is_short;   /* of tiles that follow one another, the one that the next tile is in */
     uint64_t begun, low; /* bit for each row: it has seen a key; it has had a low plane */
     float unit[C8_ROWS], mass[C8_ROWS], others[C8_ROWS];
     int32_t max[C8_ROWS];
