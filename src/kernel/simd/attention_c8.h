@@ -550,7 +550,7 @@ void KFN(attn_c8)(const struct attn_args *a)
     memset(s.large, 0, sizeof(s.large));
     memset(s.v_tail, 0, sizeof(s.v_tail));
     int64_t end = attn_end(a, a->tokens - 1), t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE;
-    bool alone = cpu_ahead == CPU_AHEAD_ALONE, run_is_short = fetch_run_is_short(a, t0);
+    bool alone = cpu_ahead == CPU_AHEAD_ALONE, run_is_short = alone && fetch_run_is_short(a, t0);
     for (int64_t next; t0 < end; t0 = next) {
         next = t0 + ATTN_TILE;
         if (alone && next < end && attn_tile_at(a, next) != attn_tile_at(a, t0) + a->tile_stride)

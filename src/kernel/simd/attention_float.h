@@ -32,11 +32,11 @@ ALWAYS_INLINE ptrdiff_t attn_near(const struct attn_tile *tile, size_t bytes, co
     return (ptrdiff_t)near;
 }
 
-/* Whether to ask for K and V at all, where few tiles follow one another, and where many do. Short vectors, which take
- * more instructions for a line, are faster with it on Zen 4 too: BF16, 2,048 keys, 24 and 18 GB/s. */
-ALWAYS_INLINE bool attn_asks(bool run_is_short)
+/* Whether to ask for K and V from t0 on, until they jump. Short vectors, which take more instructions for a line, are
+ * faster with it on Zen 4 in long runs too: BF16, 2,048 keys, 24 and 18 GB/s. */
+ALWAYS_INLINE bool attn_asks(const struct attn_args *a, int64_t t0)
 {
-    return VL < 16 || cpu_ahead != CPU_AHEAD_ALONE || run_is_short;
+    return VL < 16 || cpu_ahead != CPU_AHEAD_ALONE || fetch_run_is_short(a, t0);
 }
 
 /* Vectors at once for mr rows. */
@@ -343,12 +343,12 @@ ALWAYS_INLINE void attn(enum elem elem, const struct attn_args *a)
     struct attn_rows s; /* large, but only what the call's rows and dimension need of it is touched */
     attn_rows_init(&s, a);
     int64_t end = attn_end(a, a->tokens - 1), t0 = attn_begin(a, 0) / ATTN_TILE * ATTN_TILE;
-    bool ask = attn_asks(fetch_run_is_short(a, t0));
+    bool ask = attn_asks(a, t0);
     for (size_t at = attn_tile_at(a, t0), next; t0 < end; t0 += ATTN_TILE, at = next) {
         next = t0 + ATTN_TILE < end ? attn_tile_at(a, t0 + ATTN_TILE) : at;
         struct attn_tile tile = {a->k + at, a->v + at, (size_t)a->d, a->k + next, ask};
         if (next != at + a->tile_stride && t0 + ATTN_TILE < end)
-            ask = attn_asks(fetch_run_is_short(a, t0 + ATTN_TILE));
+            ask = attn_asks(a, t0 + ATTN_TILE);
         int from = 0, to = a->tokens; /* tokens that see any of the tile */
         while (attn_end(a, from) <= t0)
             from++;
